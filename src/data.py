@@ -1,0 +1,133 @@
+"""MNIST as tensors on the device, shuffled batches, and augmentation of a whole batch at once."""
+
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torchvision import datasets
+
+MEAN, STD = 0.1307, 0.3081  # of the pixels of the 60,000 training images, scaled to [0, 1]
+REDUCED_SIZE = 2_000        # images of a reduced run
+
+
+def reduced() -> bool:
+    """Whether the environment variable MNIST_REDUCED asks for a reduced run: few images, one epoch, nothing kept."""
+    return os.environ.get("MNIST_REDUCED", "0") not in ("", "0")
+
+
+def data_root() -> Path:
+    """The folder that holds `MNIST/raw/`: the environment variable MNIST_ROOT, else `data/` of the checkout."""
+    return Path(os.environ.get("MNIST_ROOT") or Path(__file__).parent.parent / "data")
+
+
+def load_mnist(split: str = "test", device: torch.device | str = "cpu") -> tuple[tuple[torch.Tensor, torch.Tensor], ...]:
+    """The images to train on and the images to evaluate on: `((images, labels), (images, labels))`.
+
+    Images are float32 in [0, 1] of shape (N, 1, 28, 28), labels int64 of shape (N,), both on `device`.
+    With `split="test"` these are the 60,000 training and the 10,000 test images; with `split="validation"` the first
+    50,000 and the last 10,000 training images, and the test set is not used. A reduced run gets the first
+    2,000 of each. Where the files are not unpacked yet, torchvision verifies the archives in `data_root()` and unpacks them.
+
+    Raises RuntimeError, in one line, if the archives are missing and cannot be downloaded.
+    """
+    if split not in ("test", "validation"):
+        raise ValueError(f"unknown split {split!r}: it is 'test' or 'validation'")
+    folder = data_root() / "MNIST" / "raw"
+    try:
+        sets = [datasets.MNIST(data_root(), train=train, download=True) for train in (True, False)]
+    except (OSError, RuntimeError) as error:
+        archives, cause = ", ".join(name for name, _ in datasets.MNIST.resources), str(error).splitlines()[0].rstrip(":")
+        raise RuntimeError(f"MNIST could not be read from {folder} or downloaded to it ({cause}); put the four archives "
+                           f"there by hand: {archives}") from error
+    images, labels = (torch.cat([getattr(one, name) for one in sets]) for name in ("data", "targets"))
+    first, last = {"test": (slice(60_000), slice(60_000, None)), "validation": (slice(50_000), slice(50_000, 60_000))}[split]
+    limit = REDUCED_SIZE if reduced() else None
+    return tuple((images[part][:limit].unsqueeze(1).to(device).float().div_(255), labels[part][:limit].to(device))
+                 for part in (first, last))
+
+
+def normalize(images: torch.Tensor) -> torch.Tensor:
+    """Images in [0, 1] to zero mean and unit standard deviation over the training set."""
+    return (images - MEAN) / STD
+
+
+class RandomAffine:
+    """`torchvision.transforms.RandomAffine` for a whole batch: every image gets a transform of its own.
+
+    `degrees`: rotation in (-degrees, degrees). `translate`: greatest shift as a fraction of width and height, rounded to
+    whole pixels as torchvision does. `scale`: range of the factor. `shear`: shear along x in (-shear, shear) degrees.
+    `interpolation`: "nearest" (torchvision's default), "bilinear" or "bicubic". What comes in from outside is black.
+    """
+
+    def __init__(self, degrees: float = 0.0, translate: tuple[float, float] = (0.0, 0.0),
+                 scale: tuple[float, float] = (1.0, 1.0), shear: float = 0.0, interpolation: str = "nearest"):
+        if interpolation not in ("nearest", "bilinear", "bicubic"):
+            raise ValueError(f"unknown interpolation {interpolation!r}: it is 'nearest', 'bilinear' or 'bicubic'")
+        self.degrees, self.translate, self.scale, self.shear = degrees, translate, scale, shear
+        self.interpolation = interpolation
+
+    def matrices(self, count: int, size: int = 28, generator: torch.Generator | None = None) -> torch.Tensor:
+        """Random inverse transforms for `count` images of `size` × `size` pixels: float32 of shape (count, 2, 3)."""
+        def uniform(low: float, high: float) -> torch.Tensor:
+            return torch.empty(count).uniform_(low, high, generator=generator)
+
+        dx, dy = (fraction * size for fraction in self.translate)
+        return affine_matrices(angle=uniform(-self.degrees, self.degrees),
+                               translate=torch.stack([uniform(-dx, dx), uniform(-dy, dy)], dim=1).round(),
+                               scale=uniform(*self.scale),
+                               shear=uniform(-self.shear, self.shear), size=size)
+
+
+def affine_matrices(angle: torch.Tensor, translate: torch.Tensor, scale: torch.Tensor, shear: torch.Tensor,
+                    size: int = 28) -> torch.Tensor:
+    """The inverse of rotation · scaling · shear · translation about the image's centre, as torchvision composes them.
+
+    `angle` and `shear` (along x) in degrees, `scale` a factor, each of shape (N,); `translate` in pixels, shape (N, 2).
+    Returns shape (N, 2, 3) in the coordinates of `torch.nn.functional.affine_grid`, where the image spans (-1, 1).
+    """
+    angle, shear = angle * (math.pi / 180), shear * (math.pi / 180)
+    cos, sin, tan = angle.cos(), angle.sin(), shear.tan()
+    inverse = torch.stack([torch.stack([cos - sin * tan, cos * tan + sin], dim=1),
+                           torch.stack([-sin, cos], dim=1)], dim=1) / scale[:, None, None]
+    shift = -inverse @ translate[:, :, None] * (2 / size)
+    return torch.cat([inverse, shift], dim=2)
+
+
+def affine(images: torch.Tensor, matrices: torch.Tensor, interpolation: str = "nearest") -> torch.Tensor:
+    """Transform each image of a batch (N, 1, H, W) in [0, 1] by its own inverse matrix; what comes in from outside is 0."""
+    grid = F.affine_grid(matrices, list(images.shape), align_corners=False)
+    sampled = F.grid_sample(images, grid, mode=interpolation, padding_mode="zeros", align_corners=False)
+    return sampled.clamp_(0, 1) if interpolation == "bicubic" else sampled  # which overshoots at sharp edges
+
+
+class Loader:
+    """Batches of tensors that are on the device already: no worker processes and no Python per image.
+
+    Iterating yields `(data, target)` of up to `batch_size` images in [0, 1], augmented and normalised where asked
+    for. With a `generator` (on the CPU) every pass is a new shuffle drawn from it, and so is the augmentation:
+    the same seed gives the same batches on every device. Without one the order is that of the set.
+    """
+
+    def __init__(self, images: torch.Tensor, labels: torch.Tensor, batch_size: int = 1000, *,
+                 generator: torch.Generator | None = None, augment: RandomAffine | None = None, normalized: bool = True):
+        self.images, self.labels, self.batch_size = images, labels, batch_size
+        self.generator, self.augment, self.normalized = generator, augment, normalized
+
+    def __len__(self) -> int:
+        """The number of batches."""
+        return math.ceil(len(self.images) / self.batch_size)
+
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        count, device = len(self.images), self.images.device
+        order = torch.randperm(count, generator=self.generator) if self.generator else torch.arange(count)
+        batches = order.to(device).split(self.batch_size)
+        if self.augment:
+            matrices = self.augment.matrices(count, self.images.shape[-1], self.generator).to(device).split(self.batch_size)
+        for number, index in enumerate(batches):
+            data = self.images.index_select(0, index)
+            if self.augment:
+                data = affine(data, matrices[number], self.augment.interpolation)
+            yield normalize(data) if self.normalized else data, self.labels.index_select(0, index)

@@ -1,0 +1,102 @@
+"""The three networks, to be read side by side.
+
+Each takes images of shape (N, 1, 28, 28) and returns log-probabilities of the ten digits, shape (N, 10), float32.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+class Net(nn.Module):
+    """A stack of layers that ends in one value per channel, a linear classifier and log_softmax."""
+
+    def __init__(self, *layers: nn.Module, classifier: nn.Linear):
+        super().__init__()
+        self.features = nn.Sequential(*layers)
+        self.classifier = classifier
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.features(x).flatten(1)
+        return F.log_softmax(self.classifier(x), dim=1, dtype=torch.float32)
+
+
+def block(in_channels: int, out_channels: int, kernel_size: int = 3, *, padding: int = 0, batch_norm: bool = True,
+          dropout: float | None = None) -> nn.Sequential:
+    """Convolution without bias and ReLU; then, where asked for, batch normalisation and dropout.
+
+    `dropout` is a probability in [0, 1]; None leaves the layer out.
+    """
+    layers = [nn.Conv2d(in_channels, out_channels, kernel_size, padding=padding, bias=False), nn.ReLU()]
+    if batch_norm:
+        layers.append(nn.BatchNorm2d(out_channels))
+    if dropout is not None:
+        layers.append(nn.Dropout(dropout))
+    return nn.Sequential(*layers)
+
+
+class BasicNet(Net):
+    """Step 1: the skeleton, 10,578 parameters. No batch normalisation, no dropout."""
+
+    def __init__(self):
+        super().__init__(
+            block(1, 8, batch_norm=False),    # 26 × 26
+            block(8, 16, batch_norm=False),   # 24 × 24
+            nn.Conv2d(16, 4, 1, bias=False),
+            nn.MaxPool2d(2),                  # 12 × 12
+            block(4, 8, batch_norm=False),    # 10 × 10
+            block(8, 16, batch_norm=False),   #  8 × 8
+            block(16, 48, batch_norm=False),  #  6 × 6
+            nn.AdaptiveAvgPool2d(1),
+            nn.Conv2d(48, 16, 1, bias=False),
+            classifier=nn.Linear(16, 10),
+        )
+
+
+class RegularizedNet(Net):
+    """Step 2: the skeleton narrowed, with batch normalisation and dropout, 8,178 parameters.
+
+    `dropout` is the probability in [0, 1] that an activation is dropped; `batch_norm=False` leaves the
+    normalisation out, to measure what it brings.
+    """
+
+    def __init__(self, dropout: float = 0.0, batch_norm: bool = True):
+        regular = {"batch_norm": batch_norm, "dropout": dropout}
+        super().__init__(
+            block(1, 8, **regular),           # 26 × 26
+            block(8, 16, **regular),          # 24 × 24
+            nn.Conv2d(16, 4, 1, bias=False),
+            nn.MaxPool2d(2),                  # 12 × 12
+            block(4, 8, **regular),           # 10 × 10
+            block(8, 16, **regular),          #  8 × 8
+            block(16, 32, **regular),         #  6 × 6
+            nn.AdaptiveAvgPool2d(1),
+            nn.Conv2d(32, 16, 1, bias=False),
+            classifier=nn.Linear(16, 10),
+        )
+
+
+class AugmentedNet(Net):
+    """Step 3: wider at the entrance, no second bottleneck, 7,946 parameters."""
+
+    def __init__(self):
+        super().__init__(
+            block(1, 12),                     # 26 × 26
+            block(12, 16),                    # 24 × 24
+            block(16, 6, kernel_size=1),
+            nn.MaxPool2d(2),                  # 12 × 12
+            block(6, 12),                     # 10 × 10
+            block(12, 14),                    #  8 × 8
+            block(14, 14),                    #  6 × 6
+            block(14, 14, padding=1),         #  6 × 6
+            nn.AdaptiveAvgPool2d(1),
+            classifier=nn.Linear(14, 10),
+        )
+
+
+MODELS = {model.__name__: model for model in (BasicNet, RegularizedNet, AugmentedNet)}
+
+
+def count_parameters(model: nn.Module) -> int:
+    """The number of parameters that training changes."""
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)

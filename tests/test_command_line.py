@@ -1,0 +1,49 @@
+"""The command line says what it does, does it, and refuses what it cannot do."""
+
+import pytest
+
+from src import __main__, experiments
+
+
+@pytest.mark.parametrize("words, expected", [
+    ([], ["train", "study", "bench", "notebooks", "report"]),
+    (["train"], ["basic,regularization,augmentation", "--seed", "--epochs", "--device"]),
+    (["study"], ["--list", "--seeds", "--jobs", "--device"]),
+    (["bench"], ["basic, regularization, augmentation", "--turns", "--quick", "--device"]),
+    (["notebooks"], []),
+    (["report"], ["--check"]),
+])
+def test_help(command, words, expected):
+    done = command("-m", "src", *words, "--help")
+    assert done.returncode == 0 and done.stderr == ""
+    assert all(word in done.stdout for word in expected)
+
+
+def test_train_prints_the_log_of_every_epoch(command):
+    done = command("-m", "src", "train", "basic", "--device", "cpu", MNIST_REDUCED="1")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.replace("\r", "\n").splitlines()
+    assert lines[0] == "EPOCH: 1"
+    assert lines[-2].startswith("Loss=") and "Batch_id=15 Accuracy=" in lines[-2] and "16/16" in lines[-2]
+    assert lines[-1].startswith("Test set: Average loss: ") and lines[-1].endswith("%)") and "/2000 (" in lines[-1]
+
+
+def test_study_list(command):
+    done = command("-m", "src", "study", "--list")
+    assert done.returncode == 0 and "dropout" in done.stdout and "of  18 runs recorded" in done.stdout
+
+
+@pytest.mark.parametrize("words, status, message", [
+    (["train", "basics"], 2, "invalid choice: 'basics'"),
+    (["train", "basic", "--epochs", "0"], 2, "0 is not a whole number of at least 1"),
+    (["train", "basic", "--seed", "one"], 2, "invalid int value: 'one'"),
+    (["train", "basic", "--device", "abacus"], 1, "no device 'abacus' here"),
+    (["study", "drop"], 1, "unknown study 'drop'"),
+])
+def test_wrong_use_is_one_clear_line(command, words, status, message):
+    done = command("-m", "src", *words)
+    assert done.returncode == status and message in done.stderr.splitlines()[-1] and "Traceback" not in done.stderr
+
+
+def test_steps_are_those_of_the_experiments():
+    assert __main__.STEPS == list(experiments.STEPS)

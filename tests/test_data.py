@@ -1,0 +1,157 @@
+"""The data are MNIST's, the batches are seeded, and the augmentation means what torchvision's does."""
+
+import math
+
+import pytest
+import torch
+from torchvision import datasets
+from torchvision.transforms import InterpolationMode, RandomAffine as TorchvisionRandomAffine
+from torchvision.transforms import functional as torchvision_functional
+
+from src.data import MEAN, STD, Loader, RandomAffine, affine, affine_matrices, data_root, load_mnist
+
+
+def test_counts_per_class(mnist):
+    (images, labels), (test_images, test_labels) = mnist
+    assert images.shape == (60_000, 1, 28, 28) and test_images.shape == (10_000, 1, 28, 28)
+    assert labels.bincount().tolist() == [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
+    assert test_labels.bincount().tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
+
+
+def test_first_labels(mnist):
+    (_, labels), (_, test_labels) = mnist
+    assert labels[:10].tolist() == [5, 0, 4, 1, 9, 2, 1, 3, 1, 4]
+    assert test_labels[:10].tolist() == [7, 2, 1, 0, 4, 1, 4, 9, 5, 9]
+
+
+def test_mean_and_standard_deviation(mnist):
+    (images, _), _ = mnist
+    assert images.min() == 0 and images.max() == 1
+    assert images.mean().item() == pytest.approx(MEAN, abs=5e-5)
+    assert images.std().item() == pytest.approx(STD, abs=5e-5)
+
+
+def test_normalised_batches_have_mean_0_and_standard_deviation_1(mnist):
+    (images, labels), _ = mnist
+    data, _ = next(iter(Loader(images, labels, batch_size=60_000)))
+    assert data.mean().item() == pytest.approx(0, abs=1e-3) and data.std().item() == pytest.approx(1, abs=1e-3)
+
+
+def test_validation_split_is_the_last_10_000_training_images(mnist):
+    (images, labels), _ = mnist
+    (train_images, train_labels), (validation_images, validation_labels) = load_mnist("validation")
+    assert torch.equal(train_images, images[:50_000]) and torch.equal(train_labels, labels[:50_000])
+    assert torch.equal(validation_images, images[50_000:]) and torch.equal(validation_labels, labels[50_000:])
+
+
+def test_missing_archives_are_one_clear_line(tmp_path, monkeypatch):
+    monkeypatch.setenv("MNIST_ROOT", str(tmp_path))
+    monkeypatch.setattr(datasets.MNIST, "mirrors", ["http://127.0.0.1:9/"])  # nobody answers there
+    with pytest.raises(RuntimeError) as raised:
+        load_mnist()
+    message = str(raised.value)
+    assert "\n" not in message and str(tmp_path / "MNIST" / "raw") in message and "train-images-idx3-ubyte.gz" in message
+
+
+def test_archives_are_unpacked_from_another_root(tmp_path, monkeypatch, mnist):
+    raw = tmp_path / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for archive in (data_root() / "MNIST" / "raw").glob("*.gz"):
+        (raw / archive.name).write_bytes(archive.read_bytes())
+    monkeypatch.setenv("MNIST_ROOT", str(tmp_path))
+    monkeypatch.setattr(datasets.MNIST, "mirrors", ["http://127.0.0.1:9/"])
+    _, (images, labels) = load_mnist()
+    assert torch.equal(images, mnist[1][0]) and torch.equal(labels, mnist[1][1])
+
+
+def batches(mnist, seed, **options):
+    (images, labels), _ = mnist
+    return list(Loader(images[:1000], labels[:1000], 128, generator=torch.Generator().manual_seed(seed), **options))
+
+
+@pytest.mark.parametrize("augment", [None, RandomAffine(degrees=10, translate=(0.1, 0.1), scale=(0.9, 1.1), shear=5)])
+def test_batches_follow_the_seed(mnist, augment):
+    first, again, other = (batches(mnist, seed, augment=augment) for seed in (1, 1, 2))
+    assert [len(target) for _, target in first] == [128] * 7 + [104]
+    assert all(torch.equal(a, b) and torch.equal(s, t) for (a, s), (b, t) in zip(first, again))
+    assert not torch.equal(first[0][1], other[0][1])
+
+
+def test_an_epoch_sees_every_image_once_and_the_next_in_another_order(mnist):
+    (images, labels), _ = mnist
+    loader = Loader(images[:1000], torch.arange(1000), 128, generator=torch.Generator().manual_seed(1))
+    orders = [torch.cat([target for _, target in loader]) for _ in range(2)]
+    assert all(torch.equal(order.sort().values, torch.arange(1000)) for order in orders)
+    assert not torch.equal(*orders)
+
+
+def random_transforms(count):
+    """Angle, translation, scale and shear of `count` transforms, wider than any recipe's."""
+    generator = torch.Generator().manual_seed(1)
+    angle, dx, dy, scale, shear = (torch.empty(count).uniform_(low, high, generator=generator) for low, high in
+                                   [(-30, 30), (-5, 5), (-5, 5), (0.7, 1.3), (-20, 20)])
+    return angle, torch.stack([dx, dy], dim=1).round(), scale, shear
+
+
+def torchvisions(images, angle, translate, scale, shear, interpolation):
+    """The same transforms by torchvision's `affine`, one image after the other."""
+    return [torchvision_functional.affine(image, angle[i].item(), translate[i].tolist(), scale[i].item(),
+                                          [shear[i].item(), 0.0], InterpolationMode(interpolation))
+            for i, image in enumerate(images)]
+
+
+# Interpolated values agree to 1e-3 of the range; with "nearest", positions that fall within float32 rounding of a pixel's
+# edge may go to either side, so up to 1 pixel in 1,000 may differ.
+@pytest.mark.parametrize("interpolation, share", [("nearest", 1e-3), ("bilinear", 0)])
+def test_affine_agrees_with_torchvision(mnist, interpolation, share):
+    images, transforms = mnist[0][0][:200], random_transforms(200)
+    ours = affine(images, affine_matrices(*transforms), interpolation)
+    theirs = torch.stack(torchvisions(images, *transforms, interpolation))
+    assert ((ours - theirs).abs() > 1e-3).float().mean() <= share
+    assert (ours - images).abs().mean() > 0.05  # it does transform
+
+
+# torchvision has "bicubic" for PIL images only, and PIL's cubic kernel (a = -1) is a little sharper than torch's
+# (a = -0.75): the same geometry, so the mean difference stays under 0.5 % of the range, where bilinear is off by more than 1 %.
+def test_bicubic_affine_agrees_with_pil(mnist):
+    images, transforms = mnist[0][0][:200], random_transforms(200)
+    pictures = [torchvision_functional.to_pil_image(image) for image in images]
+    theirs = torch.stack([torchvision_functional.to_tensor(picture)
+                          for picture in torchvisions(pictures, *transforms, "bicubic")])
+    bicubic, bilinear = (affine(images, affine_matrices(*transforms), name) for name in ("bicubic", "bilinear"))
+    assert (bicubic - theirs).abs().mean() < 0.005
+    assert 0.01 < (bilinear - theirs).abs().mean()
+
+
+def test_whole_pixel_shift_moves_the_pixels_and_fills_with_black(mnist):
+    image = mnist[0][0][:1]
+    shift = affine_matrices(torch.zeros(1), torch.tensor([[2.0, -1.0]]), torch.ones(1), torch.zeros(1))
+    expected = torch.zeros_like(image)
+    expected[..., :-1, 2:] = image[..., 1:, :-2]
+    torch.testing.assert_close(affine(image, shift), expected)
+
+
+def test_random_affine_draws_from_torchvisions_ranges():
+    ours = RandomAffine(degrees=10, translate=(0.1, 0.05), scale=(0.8, 1.1), shear=7)
+    generator = torch.Generator().manual_seed(1)
+    matrices = ours.matrices(20_000, generator=generator).double()
+    # Take the inverse matrices apart again: forward = R(angle) · scale · shear.
+    forward = torch.linalg.inv(matrices[:, :, :2])
+    angle = torch.rad2deg(torch.atan2(forward[:, 1, 0], forward[:, 0, 0]))
+    scale = torch.linalg.det(forward).sqrt()
+    shift = (forward @ -matrices[:, :, 2:]).squeeze(2) * 14
+    tan = -(forward[:, 0, 0] * forward[:, 0, 1] + forward[:, 1, 0] * forward[:, 1, 1]) / scale**2
+    shear = torch.rad2deg(torch.atan(tan))
+    torch.manual_seed(1)
+    theirs = [TorchvisionRandomAffine.get_params((-10, 10), (0.1, 0.05), (0.8, 1.1), (-7, 7), [28, 28])
+              for _ in range(20_000)]
+    for mine, reference in [(angle, [t[0] for t in theirs]), (shift[:, 0], [t[1][0] for t in theirs]),
+                            (shift[:, 1], [t[1][1] for t in theirs]), (scale, [t[2] for t in theirs]),
+                            (shear, [t[3][0] for t in theirs])]:
+        reference = torch.tensor(reference, dtype=torch.float64)
+        width = (reference.max() - reference.min()).item()
+        assert mine.min().item() == pytest.approx(reference.min().item(), abs=width / 500)
+        assert mine.max().item() == pytest.approx(reference.max().item(), abs=width / 500)
+        assert mine.mean().item() == pytest.approx(reference.mean().item(), abs=4 * width / math.sqrt(20_000))
+        assert mine.std().item() == pytest.approx(reference.std().item(), rel=0.02)
+    assert torch.allclose(shift, shift.round(), atol=1e-4)  # whole pixels, as torchvision's

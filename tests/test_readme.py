@@ -1,0 +1,92 @@
+"""The README agrees with the records, and its links and pictures resolve."""
+
+import re
+
+import pytest
+from PIL import Image
+
+from src import report
+from src.experiments import BASIC, run
+
+TEXT = report.README.read_text(encoding="utf-8")
+
+
+def test_report_check_passes(command):
+    done = command("-m", "src", "report", "--check")
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("name", report.PARTS)
+def test_check_names_the_part_that_was_altered(name, tmp_path, monkeypatch):
+    marker = f"<!-- generated: {name} -->"
+    position = re.compile(r"\d").search(TEXT, TEXT.index(marker) + len(marker)).start()
+    altered = tmp_path / "README.md"
+    altered.write_text(TEXT[:position] + str((int(TEXT[position]) + 1) % 10) + TEXT[position + 1:], encoding="utf-8")
+    monkeypatch.setattr(report, "README", altered)
+    faults = report.check()
+    assert len(faults) == 1 and repr(name) in faults[0]
+
+
+def test_check_names_the_picture_that_shows_other_data(tmp_path, monkeypatch):
+    for name in report.PICTURES:
+        Image.open(report.IMAGES / name).save(tmp_path / name)  # without the digest of its data
+    monkeypatch.setattr(report, "IMAGES", tmp_path)
+    assert [fault.split()[0] for fault in report.check()] == [f"images/{name}" for name in report.PICTURES]
+
+
+def test_links_and_pictures_resolve():
+    targets = re.findall(r"\]\(([^)\s]+)\)", TEXT)
+    assert len(targets) > 20
+    headings = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+                for heading in re.findall(r"^#+ (.*)$", TEXT, re.MULTILINE)}
+    for target in targets:
+        if target.startswith("#"):
+            assert target[1:] in headings, target
+        elif "://" not in target:
+            assert (report.ROOT / target).exists(), target
+
+
+def test_every_picture_is_shown_and_generated():
+    assert {path.name for path in report.IMAGES.iterdir()} == set(report.PICTURES)
+    assert all(f"](images/{name})" in TEXT for name in report.PICTURES)
+
+
+@pytest.mark.parametrize("figure", ["Accuracy=", "Average loss: "])
+def test_check_names_the_notebook_that_shows_another_run(figure, tmp_path, monkeypatch):
+    path = report.notebook_path("basic")
+    altered = tmp_path / path.name
+    start, _, rest = path.read_text(encoding="utf-8").rpartition(figure)
+    altered.write_text(start + figure + str((int(rest[0]) + 1) % 10) + rest[1:], encoding="utf-8")
+    find = report.notebook_path
+    monkeypatch.setattr(report, "notebook_path", lambda step: altered if step == "basic" else find(step))
+    assert [fault.split()[0] for fault in report.check()] == [path.name]
+
+
+def history(*accuracies):
+    return [{"epoch": epoch, "test_accuracy": accuracy} for epoch, accuracy in enumerate(accuracies, 1)]
+
+
+def test_steady_from_is_the_first_epoch_without_a_later_fall():
+    assert report.steady_from(history(99.0, 99.5, 99.3, 99.4, 99.6)) == 4
+    assert report.steady_from(history(99.5, 99.5)) == 1
+    assert report.steady_from(history(99.5, 99.39)) is None
+    assert report.worst_of_last_five(history(98.0, 99.5, 99.3, 99.4, 99.6, 99.7)) == 99.3
+
+
+@pytest.mark.parametrize("values, found", [
+    ({"5": [99.30, 99.31, 99.32], "7": [99.20, 99.21, 99.22]}, "**confirmed**"),
+    ({"5": [99.20, 99.21, 99.22], "7": [99.30, 99.31, 99.32]}, "**refuted**"),
+    ({"5": [99.20, 99.30, 99.40], "7": [99.25, 99.35, 99.45]}, "within the noise"),
+    ({"5": [99.25, 99.35, 99.45], "7": [99.20, 99.30, 99.40]}, "within the noise"),
+])
+def test_verdict_weighs_a_claim_against_the_noise(values, found, monkeypatch):
+    monkeypatch.setattr(report, "last_accuracies", lambda study: values)
+    assert found in report.verdict("step_size", "5")
+
+
+def test_log_is_what_training_printed(capsys, monkeypatch):
+    monkeypatch.setenv("MNIST_REDUCED", "1")
+    _, record = run(BASIC)
+    printed = capsys.readouterr().out.split("\n")
+    for ours, line in zip(report.log(record).splitlines(), [line.split("\r")[-1] for line in printed], strict=False):
+        assert ours.split("[")[0] == line.split("[")[0]  # but for the seconds, which the bar takes itself
