@@ -20,4 +20,5 @@ test: .venv/installed
 	touch .venv/installed
 
 clean:
-	rm -rf .venv .pytest_cache src/__pycache__ tests/__pycache__ Notebooks/.ipynb_checkpoints results/.lock data/MNIST/raw/*-ubyte
+	rm -rf .venv .pytest_cache .hypothesis src/__pycache__ tests/__pycache__ Notebooks/.ipynb_checkpoints
+	rm -rf results/.lock results/.checkpoints data/MNIST/raw/*-ubyte *.onnx

@@ -9,25 +9,32 @@ import json
 import multiprocessing
 import os
 import shutil
+import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
+from copy import copy
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from statistics import mean
 
 import torch
+from torch.autograd import DeviceType
+from torch.profiler import ProfilerActivity
 from torch.utils.data import DataLoader, Subset
 from torch.utils.flop_counter import FlopCounterMode
-from torchvision import datasets, transforms
+from torchvision import transforms
 from tqdm import tqdm
 
 from . import records, training
-from .data import MEAN, STD, Loader, data_root
+from .data import MEAN, STD, Loader, data_root, read_mnist
+from .device import keep_memory, pick_device
 from .experiments import STEPS, Experiment, environment, prepare
 
-
 RECORD = records.RESULTS / "bench.json"
+PROFILED = 100  # batches
 
 
 @dataclass(frozen=True)
@@ -41,12 +48,13 @@ class Variant:
     read_loss: bool = False     # at every batch, for the progress bar, instead of a few times a second
     compiled: bool = False      # torch.compile; its start-up is not counted
     images: float = 1.0         # share of the training and test images
+    epochs: int = 1
 
 
-USUAL = Variant(float32=True, fused=False, keep_memory=False, read_loss=True)
+USUAL = Variant(float32=True, fused=False, keep_memory=False)
 VARIANTS = {
     "ours": Variant(),
-    "original: PIL, DataLoader with 2 workers": replace(USUAL, workers=2),
+    "original: PIL, DataLoader with 2 workers, loss read at every batch": replace(USUAL, workers=2, read_loss=True),
     "plain: PIL, DataLoader with 1 worker": replace(USUAL, workers=1),
     "ours, but PIL and a DataLoader with 2 workers": Variant(workers=2),
     "ours, but float32": Variant(float32=True),
@@ -56,15 +64,22 @@ VARIANTS = {
     "ours, and compiled": Variant(compiled=True),
     "ours, on half the images": Variant(images=0.5),
     "ours, on a quarter of the images": Variant(images=0.25),
+    "ours, three epochs": Variant(epochs=3),
 }
 
 
-def epoch(experiment: Experiment, variant: Variant, device: str | None, share: float) -> dict:
-    """Measure one epoch on `share` of the images: seconds, and peak memory in MB above the bare import of torch."""
-    base = peak_memory()
+def variants(step: str) -> list[str]:
+    """Which variants a step is measured with: all with augmentation against the original, the others against the plain one."""
+    if not STEPS[step].augmentation:
+        return [name for name in VARIANTS if name == "ours" or name.startswith("plain")]
+    compiler = shutil.which("g++")  # which torch.compile needs
+    return [name for name in VARIANTS if not name.startswith("plain") and (compiler or not VARIANTS[name].compiled)]
+
+
+def build(experiment: Experiment, variant: Variant, device: str | None, share: float) -> dict:
+    """What trains and tests an epoch of this variant on `share` of the images; the model is warm after a few batches."""
     parts = prepare(experiment, 1, device)
     model, device = parts["model"], parts["device"]
-    precision = torch.float32 if variant.float32 else parts["precision"]
     for name in ("train_loader", "test_loader"):
         loader = parts.pop(name)
         count = int(len(loader.images) * share * variant.images)
@@ -78,23 +93,18 @@ def epoch(experiment: Experiment, variant: Variant, device: str | None, share: f
     if not variant.fused:
         parts["optimizer"] = getattr(torch.optim, experiment.optimizer)(model.parameters(), **experiment.optimizer_args)
     if variant.keep_memory:
-        training.keep_memory()
+        keep_memory()
     if variant.read_loss:
         training.REFRESH = 0.0
+    parts["step"] = training.make_step(torch.compile(model, dynamic=False) if variant.compiled else model, device,
+                                       parts["optimizer"], averaged=parts["averaged"],
+                                       precision=torch.float32 if variant.float32 else parts["precision"])
     size = 10 * experiment.batch_size + int(60_000 * share * variant.images) % experiment.batch_size  # odd last batch too
     warm_up = Loader(torch.rand(size, 1, 28, 28, device=device), torch.zeros(size, dtype=torch.long, device=device),
                      experiment.batch_size)
-    forward = torch.compile(model, dynamic=False) if variant.compiled else model
-    training.train(forward, device, warm_up, parts["optimizer"], precision=precision, progress=False)
-
     started = time.perf_counter()
-    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
-        training.train(forward, device, parts["train_loader"], parts["optimizer"], averaged=parts["averaged"],
-                       precision=precision)
-    trained = time.perf_counter()
-    training.test(model, device, parts["test_loader"], progress=False)
-    seconds = time.perf_counter() - started
-    return {"seconds": seconds, "train_seconds": trained - started, "memory": peak_memory() - base}
+    training.train(model, device, warm_up, parts["optimizer"], step=parts["step"], progress=False)
+    return {**parts, "warm_up": time.perf_counter() - started}
 
 
 def usual_loader(experiment: Experiment, train: bool, count: int, workers: int) -> DataLoader:
@@ -106,8 +116,27 @@ def usual_loader(experiment: Experiment, train: bool, count: int, workers: int) 
     steps.append(transforms.ToTensor())
     if experiment.normalized:
         steps.append(transforms.Normalize((MEAN,), (STD,)))
-    dataset = datasets.MNIST(data_root(), train=train, transform=transforms.Compose(steps))
+    dataset = copy(read_mnist(data_root())[0 if train else 1])
+    dataset.transform = transforms.Compose(steps)
     return DataLoader(Subset(dataset, range(count)), experiment.batch_size, shuffle=train, num_workers=workers)
+
+
+def measure(experiment: Experiment, variant: Variant, device: str | None, share: float) -> dict:
+    """Train and test for `variant.epochs` epochs.
+
+    Returns `seconds`; `warm_up`, the seconds of the first batches; `faults`, the page faults per batch; `memory`, the peak of
+    the main process in MB.
+    """
+    parts = build(experiment, variant, device, share)
+    faults, started = page_faults(), time.perf_counter()
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+        for _ in range(variant.epochs):
+            training.train(parts["model"], parts["device"], parts["train_loader"], parts["optimizer"], step=parts["step"])
+            training.test(parts["model"], parts["device"], parts["test_loader"])
+    seconds = time.perf_counter() - started
+    batches = variant.epochs * (len(parts["train_loader"]) + len(parts["test_loader"]))
+    return {"seconds": seconds, "warm_up": parts["warm_up"], "memory": peak_memory(),
+            "faults": (page_faults() - faults) / batches}
 
 
 def peak_memory() -> float:
@@ -119,10 +148,39 @@ def peak_memory() -> float:
     return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
+def page_faults() -> int:
+    """The page faults that this process has taken so far without reading a disk; 0 where the system does not tell."""
+    try:
+        return int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[7])
+    except OSError:
+        return 0
+
+
 def forget_peak() -> None:
     """Start `peak_memory` anew from what the process holds now: the usual pipelines do not keep the set as tensors."""
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
+
+
+def profile(experiment: Experiment, variant: Variant, device: str | None, share: float) -> dict:
+    """Where the main process spends a training step, under the profiler.
+
+    Returns `operations`, milliseconds of each by name; `step`, milliseconds in all; `gpu_busy`, the share of the time in which
+    a CUDA device computes.
+    """
+    parts = build(experiment, variant, device, share)
+    device = parts["device"]
+    activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * (device.type == "cuda")
+    with torch.profiler.profile(activities=activities) as profiler:
+        started = time.perf_counter()
+        training.train(parts["model"], device, islice(parts["train_loader"], PROFILED), parts["optimizer"],
+                       step=parts["step"], progress=False)
+        seconds = time.perf_counter() - started
+    events = profiler.key_averages()
+    steps = min(PROFILED, len(parts["train_loader"]))
+    found = {event.key: event.self_cpu_time_total / 1e3 / steps for event in events}
+    busy = sum(event.self_device_time_total for event in events if event.device_type == DeviceType.CUDA)
+    return {"operations": {name: value for name, value in found.items() if value >= 0.01}, "step": 1e3 * seconds / steps, "gpu_busy": busy / 1e6 / seconds}
 
 
 def rates(experiment: Experiment, device: str | None) -> dict:
@@ -131,15 +189,14 @@ def rates(experiment: Experiment, device: str | None) -> dict:
     `step` and `augmentation`: seconds per batch; `flops`: floating-point operations of a step, forward and backward;
     `float32` and `bfloat16`: the machine's rate in matrix products of 2048 × 2048, in operations per second.
     """
-    training.keep_memory()
-    parts = prepare(experiment, 1, device)
+    parts = build(experiment, Variant(), device, 1.0)
     device, loader = parts["device"], parts["train_loader"]
     data, target = next(iter(loader))
     with FlopCounterMode(display=False) as counter:
         torch.nn.functional.nll_loss(parts["model"](data), target).backward()
     found = {"flops": counter.get_total_flops()}
 
-    def seconds(call, repeat: int) -> float:
+    def seconds(call: Callable, repeat: int) -> float:
         call()
         synchronize(device)
         started = time.perf_counter()
@@ -149,12 +206,8 @@ def rates(experiment: Experiment, device: str | None) -> dict:
         return (time.perf_counter() - started) / repeat
 
     loader.images, loader.labels = loader.images[:100 * loader.batch_size], loader.labels[:100 * loader.batch_size]
-
-    def train() -> None:
-        training.train(parts["model"], device, loader, parts["optimizer"], averaged=parts["averaged"],
-                       precision=parts["precision"], progress=False)
-
-    found["step"] = seconds(train, 3) / len(loader)
+    found["step"] = seconds(lambda: training.train(parts["model"], device, loader, parts["optimizer"], step=parts["step"],
+                                                   progress=False), 3) / len(loader)
     batches = seconds(lambda: list(loader), 3) / len(loader)
     augment, loader.augment = loader.augment, None
     found["augmentation"] = batches - seconds(lambda: list(loader), 3) / len(loader) if augment else 0.0
@@ -171,51 +224,81 @@ def synchronize(device: torch.device) -> None:
 
 
 def bench(steps: list[str], turns: int = 3, quick: bool = False, device: str | None = None) -> dict:
-    """Measure every variant that fits these steps, `turns` times each; returns the record and, unless `quick`, writes it.
-
-    `original` is compared in step 3 and `plain` in the steps without augmentation.
-    """
-    share, record = 0.1 if quick else 1.0, {"turns": turns, "share": 0.1 if quick else 1.0, "steps": {}}
-    work = [(step, name) for step in steps for name in VARIANTS
-            if not name.startswith("plain" if STEPS[step].augmentation else ("original", "ours, but PIL"))
-            and (shutil.which("g++") or not VARIANTS[name].compiled)]  # torch.compile needs a compiler
-    with tqdm(total=len(work) * turns + len(steps), file=sys.stderr, unit="epoch") as bar:
-        def measure(function, *arguments):
+    """Measure the variants of these steps, `turns` times each; returns the record and, unless `quick`, writes it."""
+    share = 0.1 if quick else 1.0
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler's library is talkative
+    bare = subprocess.run([sys.executable, "-c", "import torch; print(open('/proc/self/status').read())"],
+                          capture_output=True, text=True).stdout
+    record = {"turns": turns, "share": share, **environment(pick_device(device)), "steps": {},
+              "bare": int(bare.split("VmHWM:")[1].split()[0]) / 1024 if bare else 0.0}  # import of torch alone, in MB
+    with tqdm(total=sum(len(variants(step)) * turns + 1 + 2 * bool(STEPS[step].augmentation) for step in steps),
+              file=sys.stderr, unit="measurement") as bar:
+        def fresh(function: Callable, *arguments) -> dict:
             bar.set_description(arguments[0].name)
-            with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as fresh:
-                found = fresh.submit(function, *arguments).result()
+            with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
+                found = process.submit(function, *arguments).result()
             bar.update()
             return found
 
         for step in steps:
-            names = [name for which, name in work if which == step]
-            found = {name: [] for name in names}
+            measured = {name: [] for name in variants(step)}
             for _ in range(turns):
-                for name in names:
-                    found[name].append(measure(epoch, STEPS[step], VARIANTS[name], device, share))
-            record["steps"][step] = {"variants": found, "rates": measure(rates, STEPS[step], device)}
-    record.update(environment(training.pick_device(device)))
+                for name, runs in measured.items():
+                    runs.append(fresh(measure, STEPS[step], VARIANTS[name], device, share))
+            record["steps"][step] = {"variants": measured, "rates": fresh(rates, STEPS[step], device)}
+            if STEPS[step].augmentation:
+                record["steps"][step]["profiles"] = {name: fresh(profile, STEPS[step], VARIANTS[name], device, share)
+                                                     for name in measured if name.startswith("ours") == (name == "ours")}
     if not quick:
         RECORD.write_text(json.dumps(record) + "\n", encoding="utf-8")
     return record
 
 
 def table(record: dict) -> str:
-    """The record as Markdown: a table per step, and what share of the machine's rate the training step reaches."""
-    lines = []
+    """The record as Markdown: per step a table of its variants, and what share of the machine's rate it reaches."""
+    lines = [f"Measured on {record['device_name']}, {record['threads']} threads, {record['turns']} turns.", ""]
     for step, measured in record["steps"].items():
         ours, found = measured["variants"]["ours"], measured["rates"]
-        lines += [f"**{step}**", "", "| pipeline | seconds per epoch | images per second | peak memory (MB) | times ours |",
-                  "| --- | --- | --- | --- | --- |"]
+        lines += [f"**{step}**", "", "| pipeline | seconds | images per second | peak memory (MB) | "
+                  "page faults per batch | times ours |", "| --- | --- | --- | --- | --- | --- |"]
         for name, runs in measured["variants"].items():
             ratios = [run["seconds"] / own["seconds"] for run, own in zip(runs, ours)]
-            count = 70_000 * record["share"] * VARIANTS[name].images
-            seconds = mean(run["seconds"] for run in runs)
-            lines.append(f"| {name} | {seconds:.2f} | {count / seconds:,.0f} | {max(run['memory'] for run in runs):,.0f} | "
+            images = 70_000 * record["share"] * VARIANTS[name].images * VARIANTS[name].epochs
+            seconds, memory = mean(run["seconds"] for run in runs), max(run["memory"] for run in runs) - record["bare"]
+            lines.append(f"| {name} | {seconds:.2f} | {images / seconds:,.0f} | {memory:,.0f} | "
+                         f"{mean(run['faults'] for run in runs):,.0f} | "
                          f"{mean(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}) |")
         rate = found["flops"] / found["step"]
         lines += ["", f"A training step takes {1e3 * found['step']:.1f} ms for {found['flops'] / 1e9:.2f} GFLOP: "
                   f"{rate / 1e9:,.0f} GFLOP/s, {rate / found['float32']:.0%} of the machine's rate in float32 matrix "
-                  f"products ({found['float32'] / 1e9:,.0f} GFLOP/s) and {rate / found['bfloat16']:.0%} of that in bfloat16 ({found['bfloat16'] / 1e9:,.0f}). Augmentation takes "
-                  f"{1e3 * found['augmentation']:.2f} ms of it, {found['augmentation'] / found['step']:.1%}.", ""]
+                  f"products ({found['float32'] / 1e9:,.0f} GFLOP/s) and {rate / found['bfloat16']:.1%} of that in bfloat16 "
+                  f"({found['bfloat16'] / 1e9:,.0f} GFLOP/s)."
+                  + (f" Augmentation takes {1e3 * found['augmentation']:.2f} ms of it, "
+                     f"{found['augmentation'] / found['step']:.1%}." if found["augmentation"] else ""), ""]
+        if compiled := measured["variants"].get("ours, and compiled"):
+            start, gain = (mean(run[part] for run in compiled) - mean(run[part] for run in ours)
+                           for part in ("warm_up", "seconds"))
+            lines += [f"Compiling takes {start:.0f} s more to start, and 15 epochs then {abs(15 * gain):.0f} s "
+                      f"{'more' if gain > 0 else 'less'}.", ""]
+        if "profiles" in measured:
+            lines += [profile_table(measured["profiles"]), ""]
     return "\n".join(lines).rstrip()
+
+
+def profile_table(profiles: dict[str, dict], rows: int = 10) -> str:
+    """Milliseconds of a training step by operation, the largest first, one column per pipeline."""
+    largest = {}
+    for found in profiles.values():
+        for name, value in found["operations"].items():
+            largest[name] = max(largest.get(name, 0.0), value)
+    def row(name: str, values: Iterable[str]) -> str:
+        return f"| {name} | {' | '.join(values)} |"
+
+    lines = [row("operation, milliseconds per step", (name.partition(":")[0] for name in profiles)),
+             "| --- |" + " --- |" * len(profiles)]
+    lines += [row(f"`{name}`", (f"{found['operations'].get(name, 0.0):.2f}" for found in profiles.values()))
+              for name in sorted(largest, key=largest.get, reverse=True)[:rows]]
+    lines.append(row("the whole step, under the profiler", (f"{found['step']:.1f}" for found in profiles.values())))
+    if any(found["gpu_busy"] for found in profiles.values()):
+        lines.append(row("share of it in which the GPU computes", (f"{found['gpu_busy']:.0%}" for found in profiles.values())))
+    return "\n".join(lines)

@@ -3,24 +3,59 @@
 import math
 import os
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 import torch.nn.functional as F
 from torchvision import datasets
+from torchvision.datasets.utils import check_integrity, download_url, extract_archive
 
 MEAN, STD = 0.1307, 0.3081  # of the pixels of the 60,000 training images, scaled to [0, 1]
 REDUCED_SIZE = 2_000        # images of a reduced run
 
 
-def reduced() -> bool:
-    """Whether the environment variable MNIST_REDUCED asks for a reduced run: few images, one epoch, nothing kept."""
-    return os.environ.get("MNIST_REDUCED", "0") not in ("", "0")
+def reduced() -> int:
+    """The epochs of a reduced run (few images, nothing kept) if the environment variable MNIST_REDUCED asks for one, else 0."""
+    text = os.environ.get("MNIST_REDUCED") or "0"
+    if not text.isdecimal():
+        raise ValueError(f"MNIST_REDUCED is {text!r}: it is the number of epochs of a reduced run, or 0")
+    return int(text)
 
 
 def data_root() -> Path:
     """The folder that holds `MNIST/raw/`: the environment variable MNIST_ROOT, else `data/` of the checkout."""
     return Path(os.environ.get("MNIST_ROOT") or Path(__file__).parent.parent / "data")
+
+
+@lru_cache(maxsize=1)
+def read_mnist(root: Path) -> tuple[datasets.MNIST, datasets.MNIST]:
+    """The training and the test set as torchvision reads them from the four archives in `root/MNIST/raw`.
+
+    The archives are verified and unpacked to a temporary folder: nothing unpacked is left that could be damaged later, and the
+    root need not be writable. Raises RuntimeError, in one line, where an archive is missing or damaged and cannot be downloaded.
+    """
+    with TemporaryDirectory() as scratch:
+        unpacked = Path(scratch) / "MNIST" / "raw"
+        unpacked.mkdir(parents=True)
+        for name, md5 in datasets.MNIST.resources:
+            archive = root / "MNIST" / "raw" / name
+            if not check_integrity(archive, md5):
+                _download(archive, md5)
+            extract_archive(archive, unpacked)
+        return datasets.MNIST(scratch, train=True), datasets.MNIST(scratch, train=False)
+
+
+def _download(archive: Path, md5: str) -> None:
+    fault = "is damaged" if archive.exists() else "is missing"
+    for mirror in datasets.MNIST.mirrors:
+        try:
+            return download_url(mirror + archive.name, archive.parent, md5=md5)
+        except (OSError, RuntimeError) as error:
+            cause = str(error).splitlines()[0]
+    raise RuntimeError(f"{archive} {fault} and could not be downloaded ({cause}): restore it with git checkout, or put "
+                       f"MNIST's own archive of that name there, MD5 {md5}")
 
 
 def load_mnist(split: str = "test", device: torch.device | str = "cpu") -> tuple[tuple[torch.Tensor, torch.Tensor], ...]:
@@ -29,20 +64,13 @@ def load_mnist(split: str = "test", device: torch.device | str = "cpu") -> tuple
     Images are float32 in [0, 1] of shape (N, 1, 28, 28), labels int64 of shape (N,), both on `device`.
     With `split="test"` these are the 60,000 training and the 10,000 test images; with `split="validation"` the first
     50,000 and the last 10,000 training images, and the test set is not used. A reduced run gets the first
-    2,000 of each. Where the files are not unpacked yet, torchvision verifies the archives in `data_root()` and unpacks them.
+    2,000 of each.
 
-    Raises RuntimeError, in one line, if the archives are missing and cannot be downloaded.
+    Raises RuntimeError, in one line, if an archive is missing or damaged and cannot be downloaded.
     """
     if split not in ("test", "validation"):
         raise ValueError(f"unknown split {split!r}: it is 'test' or 'validation'")
-    folder = data_root() / "MNIST" / "raw"
-    try:
-        sets = [datasets.MNIST(data_root(), train=train, download=True) for train in (True, False)]
-    except (OSError, RuntimeError) as error:
-        archives, cause = ", ".join(name for name, _ in datasets.MNIST.resources), str(error).splitlines()[0].rstrip(":")
-        raise RuntimeError(f"MNIST could not be read from {folder} or downloaded to it ({cause}); put the four archives "
-                           f"there by hand: {archives}") from error
-    images, labels = (torch.cat([getattr(one, name) for one in sets]) for name in ("data", "targets"))
+    images, labels = (torch.cat([getattr(part, name) for part in read_mnist(data_root())]) for name in ("data", "targets"))
     first, last = {"test": (slice(60_000), slice(60_000, None)), "validation": (slice(50_000), slice(50_000, 60_000))}[split]
     limit = REDUCED_SIZE if reduced() else None
     return tuple((images[part][:limit].unsqueeze(1).to(device).float().div_(255), labels[part][:limit].to(device))
@@ -111,7 +139,7 @@ class Loader:
     the same seed gives the same batches on every device. Without one the order is that of the set.
     """
 
-    def __init__(self, images: torch.Tensor, labels: torch.Tensor, batch_size: int = 1000, *,
+    def __init__(self, images: torch.Tensor, labels: torch.Tensor, batch_size: int = 250, *,
                  generator: torch.Generator | None = None, augment: RandomAffine | None = None, normalized: bool = True):
         self.images, self.labels, self.batch_size = images, labels, batch_size
         self.generator, self.augment, self.normalized = generator, augment, normalized

@@ -1,26 +1,29 @@
-"""The experiments as data, and how one is run."""
+"""A recipe as data, the three steps, and how one is run."""
 
+import hashlib
 import platform
+import sys
 import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
+from difflib import get_close_matches
 from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import torch
 import torchvision
-from joblib import Parallel, delayed
 from torch import nn
 from torch.optim import lr_scheduler
 from torch.optim.lr_scheduler import OneCycleLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from tqdm import tqdm
 
 from . import records
+from .checkpoints import Checkpoint, save_state
 from .data import Loader, RandomAffine, load_mnist, reduced
+from .device import device_name, pick_device, pick_precision
 from .models import MODELS
-from .training import device_name, fit, pick_device, pick_precision
+from .training import DivergenceError, epoch_text, fit
 
 
 @dataclass(frozen=True)
@@ -46,15 +49,51 @@ class Experiment:
     split: str = "test"               # evaluate on the test set, or, to select, on the validation split
     precision: str = "auto"           # of forward and backward pass: "float32", "bfloat16", or whichever is faster
 
+    def __new__(cls, *values, **fields):
+        _check("field of a recipe", fields, cls.__dataclass_fields__)
+        return super().__new__(cls)
+
+    def __post_init__(self):
+        """Raises ValueError, in one line, for what can be told to be wrong without data and device."""
+        _check("model", [self.model], MODELS)
+        _check(f"argument of {self.model}", self.model_args, signature(MODELS[self.model]).parameters)
+        _check("argument of RandomAffine", self.augmentation or {}, signature(RandomAffine).parameters)
+        for what, module, name, arguments in (("optimizer", torch.optim, self.optimizer, self.optimizer_args),
+                                              ("scheduler", lr_scheduler, self.scheduler, self.scheduler_args)):
+            if name:
+                known = {name: value for name, value in vars(module).items() if isinstance(value, type)}
+                _check(what, [name], known)
+                _check(f"argument of {name}", arguments, signature(known[name]).parameters)
+        for name in ("epochs", "batch_size"):
+            value = getattr(self, name)
+            if type(value) is not int or value < 1:
+                raise ValueError(f"{name} is {value!r}: it is a whole number of at least 1")
+        if self.ema_decay is not None and not 0 < self.ema_decay < 1:
+            raise ValueError(f"ema_decay is {self.ema_decay!r}: it lies between 0 and 1, or is None")
+
+
+def _check(what: str, given: Iterable[str], known: Iterable[str]) -> None:
+    for name in given:
+        if name not in known:
+            near = get_close_matches(str(name), known, n=1, cutoff=0.4)
+            raise ValueError(f"unknown {what}: {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+
 
 def prepare(experiment: Experiment, seed: int = 1, device: str | None = None) -> dict[str, Any]:
-    """Everything that `fit` needs for this recipe but the number of epochs: model, device, loaders, optimizer and so on."""
+    """Everything that `fit` needs for this recipe but the number of epochs: model, device, loaders, optimizer and so on.
+
+    Raises ValueError, in one line, where a value of the recipe, or the seed, is out of range.
+    """
+    if type(seed) is not int or seed < 0:
+        raise ValueError(f"the seed is {seed!r}: it is a whole number of at least 0")
     device = pick_device(device)
     precision = pick_precision(device, experiment.precision)
     torch.backends.cudnn.deterministic = True  # the same seed, the same history
     torch.manual_seed(seed)
     model = MODELS[experiment.model](**experiment.model_args).to(device)
     (images, labels), (test_images, test_labels) = load_mnist(experiment.split, device)
+    if experiment.batch_size > len(images):
+        raise ValueError(f"batch_size is {experiment.batch_size}: there are {len(images)} training images")
     train_loader = Loader(images, labels, experiment.batch_size, normalized=experiment.normalized,
                           generator=torch.Generator().manual_seed(seed),
                           augment=RandomAffine(**experiment.augmentation) if experiment.augmentation else None)
@@ -74,31 +113,75 @@ def prepare(experiment: Experiment, seed: int = 1, device: str | None = None) ->
             "optimizer": optimizer, "scheduler": scheduler, "averaged": averaged, "precision": precision}
 
 
-def run(experiment: Experiment, seed: int = 1, device: str | None = None, *, progress: bool = True,
-        keep: bool = True) -> tuple[nn.Module, dict]:
+class Interrupted(KeyboardInterrupt):
+    """A run was stopped by hand; the message says how it goes on."""
+
+    def _render_traceback_(self) -> list[str]:  # what Jupyter shows: the message alone
+        return [str(self)]
+
+
+def run(experiment: Experiment, seed: int = 1, device: str | None = None, *, progress: bool = True, keep: bool = True,
+        fresh: bool = False) -> tuple[nn.Module, dict]:
     """Train one recipe with one seed; returns the trained model, in evaluation mode, and the record of the run.
 
-    With `keep` the record goes to `results/runs.jsonl`, and the weights of a step, trained with seed 1, beside it. A reduced
-    run (see `data.reduced`) has one epoch of few images and keeps nothing.
+    A run that was interrupted goes on after its last finished epoch, unless it shall start `fresh`. With `keep` the
+    record goes to `results/runs.jsonl`, and the weights of a step, trained with seed 1, beside it. A reduced run (see
+    `data.reduced`) has few images, as many epochs as it is asked for, and keeps nothing.
+
+    Raises DivergenceError as soon as the loss is not finite, which is recorded as failed, and Interrupted where it is
+    stopped by hand.
     """
     if reduced():
-        experiment = replace(experiment, epochs=1)
+        experiment = replace(experiment, epochs=reduced())
     started = time.perf_counter()
     parts = prepare(experiment, seed, device)
-    history = fit(**parts, epochs=experiment.epochs, progress=progress,
-                  test_name="Test set" if experiment.split == "test" else "Validation split")
+    state = {name: parts[name] for name in ("model", "averaged", "optimizer", "scheduler") if parts[name]}
+    checkpoint = Checkpoint(checkpoint_path(experiment, seed), parts["train_loader"].generator, state)
+    if fresh:
+        checkpoint.remove()
+    history = checkpoint.load()
+    spent = sum(epoch["seconds"] for epoch in history)
+    train_size, test_size = len(parts["train_loader"].images), len(parts["test_loader"].images)
+    test_name = "Test set" if experiment.split == "test" else "Validation split"
+    if progress and history:
+        print(f"Going on after epoch {len(history)} of a run that was interrupted.")
+        for epoch in history:
+            print(epoch_text(epoch, len(parts["train_loader"]), test_size, test_name))
+    diverged = None
+    try:
+        fit(**parts, epochs=experiment.epochs, progress=progress, test_name=test_name, history=history,
+            after_epoch=checkpoint.save)
+    except KeyboardInterrupt:
+        raise Interrupted(f"Interrupted after {len(history)} of {experiment.epochs} epochs. The same command goes on from "
+                          "there.") from None
+    except DivergenceError as error:
+        diverged = error
     record = {
         "version": 1, "recipe": asdict(experiment), "seed": seed, "history": history,
-        "train_size": len(parts["train_loader"].images), "test_size": len(parts["test_loader"].images),
-        "seconds": time.perf_counter() - started, **environment(parts["device"]),
-        "precision": str(parts["precision"]).removeprefix("torch."),
+        "train_size": train_size, "test_size": test_size,
+        "seconds": spent + time.perf_counter() - started, **environment(parts["device"]),
+        "precision": str(parts["precision"]).removeprefix("torch."), **({"failed": str(diverged)} if diverged else {}),
     }
     model = (parts["averaged"].module if parts["averaged"] else parts["model"]).eval()
     if keep and not reduced():
-        records.save("runs", record)
-        if experiment == STEPS.get(experiment.name) and seed == 1:
-            torch.save(model.state_dict(), weights_path(experiment.name))
+        try:
+            records.save("runs", record)
+            if experiment == STEPS.get(experiment.name) and seed == 1 and not diverged:
+                save_state(model.state_dict(), weights_path(experiment.name))
+        except OSError as error:
+            print(f"The run cannot be recorded ({error}).", file=sys.stderr)
+    if keep or reduced():
+        checkpoint.remove()
+    if diverged:
+        diverged.record = record
+        raise diverged
     return model, record
+
+
+def checkpoint_path(experiment: Experiment, seed: int) -> Path:
+    """Where the checkpoint of this run is kept until the run is recorded."""
+    digest = hashlib.sha256(f"{run_key(experiment, seed)} {reduced()}".encode()).hexdigest()[:16]
+    return records.RESULTS / ".checkpoints" / f"{experiment.name}-{seed}-{digest}.pt"
 
 
 def environment(device: torch.device) -> dict[str, Any]:
@@ -112,11 +195,20 @@ def weights_path(step: str) -> Path:
     return records.RESULTS / f"{step}.pt"
 
 
-def load_model(step: str = "augmentation") -> nn.Module:
-    """The trained model of a step, on the CPU and in evaluation mode."""
-    experiment = STEPS[step]
+def load_model(step: str = "augmentation", weights: Path | str | None = None) -> nn.Module:
+    """The trained model of a step, on the CPU and in evaluation mode.
+
+    `weights` is the file of another state dict. Raises RuntimeError, in one line, where it holds none, or one of another model.
+    """
+    _check("step", [step], STEPS)
+    experiment, path = STEPS[step], Path(weights or weights_path(step))
     model = MODELS[experiment.model](**experiment.model_args)
-    model.load_state_dict(torch.load(weights_path(step), map_location="cpu", weights_only=True))
+    try:
+        model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    except FileNotFoundError:
+        raise RuntimeError(f"there are no weights in {path}: python -m src train {step} makes them") from None
+    except Exception as error:  # damaged, pickled code, or the state of another model
+        raise RuntimeError(f"{path} does not hold the weights of {experiment.model} ({type(error).__name__})") from error
     return model.eval()
 
 
@@ -132,57 +224,6 @@ AUGMENTATION = Experiment(
 STEPS = {step.name: step for step in (BASIC, REGULARIZATION, AUGMENTATION)}
 
 
-@dataclass(frozen=True)
-class Study:
-    """A question, what is varied, the experiments under the labels that a reader sees, and seeds 1 to `seeds` of each."""
-
-    question: str
-    setting: str
-    experiments: dict[str, Experiment]
-    seeds: int = 3
-
-
-def _vary(experiment: Experiment, **changes) -> Experiment:
-    """The experiment on the validation split, with changes; those of a dict are merged into it."""
-    merged = {name: {**getattr(experiment, name), **change} if isinstance(change, dict) else change
-              for name, change in changes.items()}
-    return replace(experiment, split="validation", **merged)
-
-
-# A sweep changes one thing of a fixed recipe, and looks at the validation split alone.
-REFERENCE = Experiment("reference", "RegularizedNet", model_args={"dropout": 0.0}, optimizer_args={"lr": 0.01},
-                       scheduler="StepLR", scheduler_args={"step_size": 5, "gamma": 0.1}, split="validation")
-AUGMENTED_REFERENCE = replace(AUGMENTATION, name="reference", batch_size=64, optimizer="AdamW",
-                              optimizer_args={"lr": 0.02, "weight_decay": 0.01}, split="validation")
-WITH_DROPOUT = _vary(REFERENCE, model_args={"dropout": 0.05})
-STUDIES = {
-    "dropout": Study("Which dropout is best in step 2?", "dropout (probability)", {
-        f"{dropout:g}": _vary(REFERENCE, model_args={"dropout": dropout})
-        for dropout in (0.0, 0.01, 0.025, 0.05, 0.1, 0.2)}),
-    "step_size": Study("Which step size of StepLR is best in step 2?", "step size of StepLR (epochs)", {
-        f"{size}": _vary(REFERENCE, scheduler_args={"step_size": size}) for size in (3, 5, 7, 9)}),
-    "parts": Study("What do batch normalisation, dropout and the scheduler each bring?", "recipe of step 2", {
-        "all three": WITH_DROPOUT,
-        "no batch norm": _vary(WITH_DROPOUT, model_args={"batch_norm": False}),
-        "no dropout": REFERENCE,
-        "no scheduler": replace(WITH_DROPOUT, scheduler=None, scheduler_args={}),
-        "none": replace(_vary(REFERENCE, model_args={"batch_norm": False}), scheduler=None, scheduler_args={})}),
-    "learning_rate_basic": Study("Which learning rate of Adam is best in step 1?", "learning rate of Adam, step 1", {
-        f"{lr:g}": _vary(BASIC, optimizer_args={"lr": lr}) for lr in (0.002, 0.005, 0.01, 0.02, 0.05)}),
-    "learning_rate_regularization": Study("Which learning rate of Adam is best in step 2?",
-                                          "learning rate of Adam, step 2", {
-        f"{lr:g}": _vary(REFERENCE, optimizer_args={"lr": lr}) for lr in (0.005, 0.01, 0.02, 0.05)}),
-    "augmentation": Study("What do augmentation, its interpolation, averaging and the optimizer bring in step 3?",
-                          "recipe of step 3", {
-        "SGD (as run)": _vary(AUGMENTATION),
-        "AdamW": AUGMENTED_REFERENCE,
-        "AdamW, bilinear": _vary(AUGMENTED_REFERENCE, augmentation={"interpolation": "bilinear"}),
-        "AdamW, bicubic": _vary(AUGMENTED_REFERENCE, augmentation={"interpolation": "bicubic"}),
-        "AdamW, no augmentation": _vary(AUGMENTED_REFERENCE, augmentation=None),
-        "AdamW, no averaging": _vary(AUGMENTED_REFERENCE, ema_decay=None)}),
-}
-
-
 def run_key(experiment: Experiment, seed: int) -> str:
     """The key under which `records` files the run of this recipe with this seed."""
     return records.key({"recipe": asdict(experiment), "seed": seed})
@@ -190,39 +231,10 @@ def run_key(experiment: Experiment, seed: int) -> str:
 
 def recorded(file: str) -> dict[str, dict]:
     """The records of `results/<file>.jsonl` by `run_key`; a field that is younger than a record counts at its default."""
-    return {run_key(Experiment(**record["recipe"]), record["seed"]): record for record in records.load(file).values()}
-
-
-def missing(names: Iterable[str], seeds: int | None = None) -> list[tuple[Experiment, int]]:
-    """The runs of the named studies that are not yet recorded; one that several studies share comes once."""
-    wanted = {run_key(experiment, seed): (experiment, seed) for name in names
-              for experiment in STUDIES[name].experiments.values() for seed in range(1, (seeds or STUDIES[name].seeds) + 1)}
-    found = recorded("study")
-    return [run for key, run in wanted.items() if key not in found]
-
-
-def study_records(name: str) -> dict[str, list[dict]]:
-    """The records of a study: for each label those of its seeds, in order.
-
-    Raises RuntimeError where one is missing.
-    """
-    study, found = STUDIES[name], recorded("study")
-    try:
-        return {label: [found[run_key(experiment, seed)] for seed in range(1, study.seeds + 1)]
-                for label, experiment in study.experiments.items()}
-    except KeyError:
-        raise RuntimeError(f"the study {name!r} is not complete: python -m src study {name} runs what is missing") from None
-
-
-def run_studies(names: Iterable[str], seeds: int | None = None, jobs: int = -1, device: str | None = None) -> None:
-    """Run what `missing` finds, `jobs` runs at a time, and save each record as its run finishes."""
-    load_mnist()  # unpacked once, before the processes start
-    todo = missing(names, seeds)
-    made = Parallel(n_jobs=jobs, return_as="generator_unordered")(delayed(_record)(*one, device) for one in todo)
-    for record in tqdm(made, total=len(todo), unit="run", smoothing=0):
-        if not reduced():
-            records.save("study", record)
-
-
-def _record(experiment: Experiment, seed: int, device: str | None) -> dict:
-    return run(experiment, seed, device, progress=False, keep=False)[1]
+    found = {}
+    for record in records.load(file).values():
+        try:
+            found[run_key(Experiment(**record["recipe"]), record["seed"])] = record
+        except (TypeError, ValueError) as error:
+            print(f"{file}.jsonl: a record is left out ({error})", file=sys.stderr)
+    return found

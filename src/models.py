@@ -27,7 +27,7 @@ def block(in_channels: int, out_channels: int, kernel_size: int = 3, *, padding:
 
     `dropout` is a probability in [0, 1]; None leaves the layer out.
     """
-    layers = [nn.Conv2d(in_channels, out_channels, kernel_size, padding=padding, bias=False), nn.ReLU()]
+    layers = [nn.Conv2d(in_channels, out_channels, kernel_size, padding=padding, bias=False), nn.ReLU(inplace=True)]
     if batch_norm:
         layers.append(nn.BatchNorm2d(out_channels))
     if dropout is not None:

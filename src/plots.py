@@ -30,6 +30,20 @@ def digits(images: torch.Tensor, titles: Sequence[object] = (), columns: int = 1
     return figure
 
 
+def predictions(images: torch.Tensor, probabilities: torch.Tensor, titles: Sequence[str]) -> Figure:
+    """Each image of shape (N, 1, 28, 28) in [0, 1] beside its probabilities of the ten digits, shape (N, 10)."""
+    figure, grid = plt.subplots(len(images), 2, figsize=(5.6, 1.5 * len(images)), squeeze=False, width_ratios=[1, 2.4])
+    for (image_axes, axes), image, values, title in zip(grid, images, probabilities, titles):
+        image_axes.imshow(image.squeeze().cpu(), cmap="gray_r", vmin=0, vmax=1)
+        image_axes.set_axis_off()
+        axes.bar(range(10), values.cpu(), color=[TEST if value == values.max() else TRAIN for value in values])
+        axes.set(ylim=(0, 1.02), xticks=range(10), yticks=(0, 0.5, 1))
+        axes.set_title(title, fontsize=9, loc="left", pad=3)
+        axes.tick_params(labelsize=8)
+        axes.grid(axis="x", visible=False)
+    return figure
+
+
 def curves(history: Sequence[Mapping]) -> Figure:
     """The four curves of one run over its epochs: loss and accuracy, in training and in the test."""
     epochs = [epoch["epoch"] for epoch in history]

@@ -2,11 +2,15 @@
 
 import json
 import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock
 
 RESULTS = Path(__file__).parent.parent / "results"
+VERSION = 1  # of a record
 
 
 def key(record: dict) -> str:
@@ -16,22 +20,54 @@ def key(record: dict) -> str:
 
 
 def load(file: str) -> dict[str, dict]:
-    """The records of `results/<file>.jsonl` by their keys; none where there is no such file."""
+    """The records of `results/<file>.jsonl` by their keys; none where there is no such file.
+
+    A line that is no record, such as a torn one, is left out and named on standard error: its run counts as missing. Raises
+    RuntimeError for a record of a newer version.
+    """
+    path = RESULTS / f"{file}.jsonl"
     try:
-        lines = (RESULTS / f"{file}.jsonl").read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
     except FileNotFoundError:
         return {}
-    return {key(record): record for record in map(json.loads, lines)}
+    found = {}
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+            version, name, whole = record["version"], key(record), isinstance(record["history"], list)
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+            whole = False
+        if not whole or not isinstance(version, int):
+            print(f"{path.name}, line {number}: no whole record; its run counts as missing", file=sys.stderr)
+        elif version > VERSION:
+            raise RuntimeError(f"{path.name}, line {number}: a record of version {version}; this program knows those up to "
+                               f"{VERSION}, and has to be updated")
+        else:
+            found[name] = record
+    return found
 
 
 def save(file: str, record: dict) -> None:
     """Add a record to `results/<file>.jsonl`, in place of an earlier one of the same recipe and seed.
 
-    Processes that save at once wait for each other, and a reader never sees half a file.
+    Processes that save at once wait for each other, and a reader never sees half a file. Raises OSError where it cannot be
+    written; what was recorded before is then as it was.
     """
-    RESULTS.mkdir(exist_ok=True)
-    with FileLock(RESULTS / ".lock"):
-        text = "".join(json.dumps(kept) + "\n" for kept in {**load(file), key(record): record}.values())
-        new = RESULTS / f".{file}.jsonl.new"
-        new.write_text(text, encoding="utf-8")
-        os.replace(new, RESULTS / f"{file}.jsonl")
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    with FileLock(RESULTS / ".lock"), replacing(RESULTS / f"{file}.jsonl") as new:
+        lines = [json.dumps(kept) + "\n" for kept in {**load(file), key(record): record}.values()]
+        new.write_text("".join(lines), encoding="utf-8")
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A new file to write, which takes the place of `path` once it is whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        yield new
+        os.replace(new, path)
+    finally:
+        new.unlink(missing_ok=True)

@@ -1,9 +1,9 @@
 """The loops: `train` one epoch, `test` a model, `fit` it over all epochs."""
 
-import ctypes
-import platform
+import math
 import sys
 import time
+from collections.abc import Callable, Mapping
 
 import torch
 import torch.nn.functional as F
@@ -12,59 +12,9 @@ from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
+from .device import CapturedStep, Step, keep_memory, update_average
+
 REFRESH = 0.3  # seconds between two refreshes of the progress bar: reading the loss waits for the device
-
-
-def pick_device(name: str | None = None) -> torch.device:
-    """The device of that name; without one, CUDA if there is one, then MPS, then the CPU.
-
-    Raises RuntimeError if the device is not there.
-    """
-    if name is None:
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:
-        raise RuntimeError(f"no device {name!r} here: leave it out to take the best there is, or ask for 'cpu'") from error
-    return torch.device(name)
-
-
-def device_name(device: torch.device) -> str:
-    """What the device is sold as, as far as it tells."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu().get("cpu_name", platform.machine())
-
-
-def _cpu() -> dict:
-    return getattr(torch.cpu, "get_capabilities", dict)()  # not in every torch that this package runs with
-
-
-def pick_precision(device: torch.device, name: str = "auto") -> torch.dtype:
-    """The type in which the forward and backward pass compute: float32, or bfloat16 under autocast.
-
-    "auto" is bfloat16 where the device has instructions for it (CUDA; CPUs with AVX-512 BF16), else float32.
-    """
-    if name not in ("auto", "float32", "bfloat16"):
-        raise ValueError(f"unknown precision {name!r}: it is 'auto', 'float32' or 'bfloat16'")
-    if name == "auto":
-        fast = (torch.cuda.is_bf16_supported(including_emulation=False) if device.type == "cuda" else
-                device.type == "cpu" and _cpu().get("avx512_bf16", False))
-        name = "bfloat16" if fast else "float32"
-    return getattr(torch, name)
-
-
-def keep_memory() -> None:
-    """Let glibc keep the memory that a step frees for the next step, instead of returning it to the system.
-
-    Without this, every step on the CPU takes thousands of page faults. It holds for the whole process, and does nothing
-    where there is no glibc.
-    """
-    M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
-    try:
-        mallopt = ctypes.CDLL("libc.so.6").mallopt
-    except (OSError, AttributeError):
-        return
-    if mallopt(M_MMAP_THRESHOLD, 1 << 30) or mallopt(M_MMAP_THRESHOLD, 1 << 25):  # older ones take no more than 32 MiB
-        mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1)
 
 
 def bar_text(loss: float, batch: int, accuracy: float) -> str:
@@ -77,34 +27,67 @@ def test_text(loss: float, correct: int, count: int, name: str = "Test set") -> 
     return f"{name}: Average loss: {loss:.4f}, Accuracy: {correct}/{count} ({100 * correct / count:.2f}%)"
 
 
-def train(model: nn.Module, device: torch.device, train_loader, optimizer: torch.optim.Optimizer, *,
-          scheduler: LRScheduler | None = None, averaged: AveragedModel | None = None,
-          precision: torch.dtype = torch.float32, progress: bool = True) -> tuple[float, float]:
+def epoch_text(epoch: Mapping, batches: int, count: int, name: str = "Test set") -> str:
+    """What an epoch of a history printed: of so many batches, tested on `count` images."""
+    prefix = bar_text(epoch["train_loss"], batches - 1, epoch["train_accuracy"])
+    correct = round(epoch["test_accuracy"] * count / 100)
+    return "\n".join([f"EPOCH: {epoch['epoch']}", tqdm.format_meter(batches, batches, epoch["seconds"], prefix=prefix),
+                      test_text(epoch["test_loss"], correct, count, name)])
+
+
+class DivergenceError(RuntimeError):
+    """The loss is no longer finite; `record`, where there is one, is that of the run until then."""
+
+    record: dict | None = None
+
+
+def make_step(model: nn.Module, device: torch.device, optimizer: torch.optim.Optimizer, *,
+              averaged: AveragedModel | None = None, precision: torch.dtype = torch.float32) -> Step:
+    """What happens with every batch, as a function of its data and target that returns the loss and the model's output.
+
+    `averaged` takes in the new weights. On a CUDA device the step is captured as a graph.
+    """
+    def step(data: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        optimizer.zero_grad()
+        with torch.autocast(device.type, precision, enabled=precision != torch.float32):
+            output = model(data)
+            loss = F.nll_loss(output, target)
+        loss.backward()
+        optimizer.step()
+        if averaged:
+            update_average(averaged, model)
+        return loss.detach(), output.detach()
+
+    return CapturedStep(step, optimizer) if device.type == "cuda" else step
+
+
+def train(model: nn.Module, device: torch.device, train_loader, optimizer: torch.optim.Optimizer, *, step: Step | None = None,
+          scheduler: LRScheduler | None = None, progress: bool = True) -> tuple[float, float]:
     """Train for one epoch; returns the mean loss and the accuracy in %, both as seen while training.
 
-    `train_loader` yields `(data, target)`: a `Loader`, or any `DataLoader`. After every batch, `scheduler` sets the next
-    learning rate and `averaged` takes in the new weights.
+    `train_loader` yields `(data, target)`: a `Loader`, or any `DataLoader`. `step` is what happens with every batch, as
+    `make_step` makes it by default. After every batch, `scheduler` sets the next learning rate.
+
+    Raises DivergenceError as soon as the loss is seen not to be finite: on the CPU at that batch.
     """
+    step = step or make_step(model, device, optimizer)
     model.train()
     total_loss, correct = torch.zeros((), device=device), torch.zeros((), dtype=torch.long, device=device)
     seen, refreshed = 0, time.monotonic()
     with tqdm(train_loader, file=sys.stdout, mininterval=REFRESH, disable=not progress) as bar:
         for batch, (data, target) in enumerate(bar):
             data, target = data.to(device), target.to(device)
-            optimizer.zero_grad()
-            with torch.autocast(device.type, precision, enabled=precision != torch.float32):
-                output = model(data)
-                loss = F.nll_loss(output, target)
-            loss.backward()
-            optimizer.step()
+            loss, output = step(data, target)
             if scheduler:
                 scheduler.step()
-            if averaged:
-                averaged.update_parameters(model)
-            total_loss += loss.detach() * len(data)
+            total_loss += loss * len(data)
             correct += (output.argmax(dim=1) == target).sum()
             seen += len(data)
-            if progress and (time.monotonic() - refreshed > REFRESH or batch + 1 == len(train_loader)):
+            refresh = time.monotonic() - refreshed > REFRESH or batch + 1 == bar.total
+            if (refresh or device.type == "cpu") and not math.isfinite(total_loss.item()):
+                raise DivergenceError(f"batch {batch}, learning rate {float(optimizer.param_groups[0]['lr']):.2g}: the loss is "
+                                      "not finite; try a lower learning rate")
+            if refresh and progress:
                 bar.set_description(bar_text(total_loss.item() / seen, batch, 100 * correct.item() / seen), refresh=False)
                 refreshed = time.monotonic()
     return total_loss.item() / seen, 100 * correct.item() / seen
@@ -140,23 +123,30 @@ def predict(model: nn.Module, device: torch.device, loader) -> tuple[torch.Tenso
 
 def fit(model: nn.Module, device: torch.device, train_loader, test_loader, optimizer: torch.optim.Optimizer, epochs: int, *,
         scheduler: LRScheduler | None = None, averaged: AveragedModel | None = None,
-        precision: torch.dtype = torch.float32, progress: bool = True, test_name: str = "Test set") -> list[dict]:
+        precision: torch.dtype = torch.float32, progress: bool = True, test_name: str = "Test set",
+        history: list[dict] | None = None, after_epoch: Callable[[list[dict]], None] | None = None) -> list[dict]:
     """Train and test for `epochs` epochs; returns the history, one dict per epoch.
 
     Its keys: `epoch` (from 1), `train_loss`, `train_accuracy`, `test_loss`, `test_accuracy`, `seconds` (of training).
     A `OneCycleLR` is stepped after every batch, any other scheduler after every epoch. Where there is an `averaged` model,
-    it is the one that is tested.
+    it is the one that is tested. A run that goes on passes the `history` until then, which grows in place; `after_epoch` is
+    called with it after each epoch.
+
+    Raises DivergenceError as soon as the loss is not finite.
     """
     keep_memory()
+    step = make_step(model, device, optimizer, averaged=averaged, precision=precision)
     per_batch = isinstance(scheduler, OneCycleLR)
-    history = []
-    for epoch in range(1, epochs + 1):
+    history = [] if history is None else history
+    for epoch in range(len(history) + 1, epochs + 1):
         if progress:
             print(f"EPOCH: {epoch}")
         started = time.perf_counter()
-        train_loss, train_accuracy = train(model, device, train_loader, optimizer,
-                                           scheduler=scheduler if per_batch else None, averaged=averaged,
-                                           precision=precision, progress=progress)
+        try:
+            train_loss, train_accuracy = train(model, device, train_loader, optimizer, step=step,
+                                               scheduler=scheduler if per_batch else None, progress=progress)
+        except DivergenceError as error:
+            raise DivergenceError(f"epoch {epoch}, {error}") from None
         seconds = time.perf_counter() - started
         if scheduler and not per_batch:
             scheduler.step()
@@ -164,4 +154,6 @@ def fit(model: nn.Module, device: torch.device, train_loader, test_loader, optim
                                         progress=progress)
         history.append({"epoch": epoch, "train_loss": train_loss, "train_accuracy": train_accuracy,
                         "test_loss": test_loss, "test_accuracy": test_accuracy, "seconds": seconds})
+        if after_epoch:
+            after_epoch(history)
     return history

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,24 @@ def mnist():
     """The 60,000 training and 10,000 test images: ((images, labels), (images, labels))."""
     from src.data import load_mnist
     return load_mnist()
+
+
+@pytest.fixture
+def results(tmp_path, monkeypatch):
+    """The folder, the test's own, to which records go."""
+    from src import records
+    monkeypatch.setattr(records, "RESULTS", tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def tiny(monkeypatch):
+    """An experiment of a second that is recorded: 2,000 images, one epoch, without being a reduced run."""
+    from src import experiments
+    load = experiments.load_mnist
+    monkeypatch.setattr(experiments, "load_mnist",
+                        lambda *where: tuple((images[:2000], labels[:2000]) for images, labels in load(*where)))
+    return replace(experiments.BASIC, epochs=1)
 
 
 @pytest.fixture

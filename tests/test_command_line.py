@@ -19,6 +19,16 @@ def test_help(command, words, expected):
     assert all(word in done.stdout for word in expected)
 
 
+def test_help_does_not_import_torch(command):
+    done = command("-X", "importtime", "-m", "src", "--help")
+    assert "argparse" in done.stderr and "torch" not in done.stderr
+
+
+def test_debug_shows_the_traceback(command):
+    done = command("-m", "src", "--debug", "study", "drop")
+    assert done.returncode == 1 and "Traceback" in done.stderr
+
+
 def test_train_prints_the_log_of_every_epoch(command):
     done = command("-m", "src", "train", "basic", "--device", "cpu", MNIST_REDUCED="1")
     assert done.returncode == 0, done.stderr
@@ -38,7 +48,7 @@ def test_study_list(command):
     (["train", "basic", "--epochs", "0"], 2, "0 is not a whole number of at least 1"),
     (["train", "basic", "--seed", "one"], 2, "invalid int value: 'one'"),
     (["train", "basic", "--device", "abacus"], 1, "no device 'abacus' here"),
-    (["study", "drop"], 1, "unknown study 'drop'"),
+    (["study", "drop"], 2, "unknown study 'drop'"),
 ])
 def test_wrong_use_is_one_clear_line(command, words, status, message):
     done = command("-m", "src", *words)

@@ -1,6 +1,10 @@
 """The data are MNIST's, the batches are seeded, and the augmentation means what torchvision's does."""
 
 import math
+import shutil
+from functools import partial
+from http.server import HTTPServer, SimpleHTTPRequestHandler
+from threading import Thread
 
 import pytest
 import torch
@@ -8,7 +12,7 @@ from torchvision import datasets
 from torchvision.transforms import InterpolationMode, RandomAffine as TorchvisionRandomAffine
 from torchvision.transforms import functional as torchvision_functional
 
-from src.data import MEAN, STD, Loader, RandomAffine, affine, affine_matrices, data_root, load_mnist
+from src.data import MEAN, STD, Loader, RandomAffine, affine, affine_matrices, data_root, load_mnist, read_mnist
 
 
 def test_counts_per_class(mnist):
@@ -44,24 +48,59 @@ def test_validation_split_is_the_last_10_000_training_images(mnist):
     assert torch.equal(validation_images, images[50_000:]) and torch.equal(validation_labels, labels[50_000:])
 
 
-def test_missing_archives_are_one_clear_line(tmp_path, monkeypatch):
+@pytest.fixture
+def raw(tmp_path, monkeypatch):
+    """A copy of the archives in a root of its own, with no server to repair them from."""
+    raw = tmp_path / "MNIST" / "raw"
+    shutil.copytree(data_root() / "MNIST" / "raw", raw, ignore=shutil.ignore_patterns("*-ubyte"))
     monkeypatch.setenv("MNIST_ROOT", str(tmp_path))
     monkeypatch.setattr(datasets.MNIST, "mirrors", ["http://127.0.0.1:9/"])  # nobody answers there
+    read_mnist.cache_clear()
+    return raw
+
+
+@pytest.mark.parametrize("fault", [
+    "altered by a byte", "truncated", "empty", "swapped", "missing", "no root",
+])
+def test_archives_that_cannot_be_used_are_one_clear_line(fault, raw):
+    archive = raw / "t10k-labels-idx1-ubyte.gz"
+    whole = archive.read_bytes()
+    if fault == "missing":
+        archive.unlink()
+    elif fault == "no root":
+        shutil.rmtree(raw.parent)
+        archive = raw / "train-images-idx3-ubyte.gz"
+    else:
+        archive.write_bytes({"altered by a byte": whole[:100] + bytes([whole[100] ^ 1]) + whole[101:], "empty": b"",
+                             "truncated": whole[:-1], "swapped": (raw / "train-labels-idx1-ubyte.gz").read_bytes()}[fault])
     with pytest.raises(RuntimeError) as raised:
         load_mnist()
     message = str(raised.value)
-    assert "\n" not in message and str(tmp_path / "MNIST" / "raw") in message and "train-images-idx3-ubyte.gz" in message
+    assert "\n" not in message and f"{archive} is {'missing' if fault in ('missing', 'no root') else 'damaged'}" in message
+    assert "restore it" in message
 
 
-def test_archives_are_unpacked_from_another_root(tmp_path, monkeypatch, mnist):
-    raw = tmp_path / "MNIST" / "raw"
-    raw.mkdir(parents=True)
-    for archive in (data_root() / "MNIST" / "raw").glob("*.gz"):
-        (raw / archive.name).write_bytes(archive.read_bytes())
-    monkeypatch.setenv("MNIST_ROOT", str(tmp_path))
-    monkeypatch.setattr(datasets.MNIST, "mirrors", ["http://127.0.0.1:9/"])
+def test_a_damaged_archive_is_replaced_from_a_mirror(raw, tmp_path, monkeypatch, mnist):
+    mirror = tmp_path / "mirror"
+    shutil.copytree(raw, mirror)
+    for archive in raw.iterdir():
+        archive.write_bytes(b"")
+    with HTTPServer(("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=str(mirror))) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setattr(datasets.MNIST, "mirrors", ["http://127.0.0.1:9/", f"http://127.0.0.1:{server.server_port}/"])
+        _, (images, labels) = load_mnist()
+        server.shutdown()
+    assert torch.equal(images, mnist[1][0]) and torch.equal(labels, mnist[1][1])
+    assert all(archive.read_bytes() == (mirror / archive.name).read_bytes() for archive in raw.iterdir())
+
+
+def test_what_is_unpacked_beside_the_archives_does_not_matter_and_nothing_is_written(raw, mnist):
+    for archive in raw.glob("*.gz"):
+        archive.with_suffix("").write_bytes(b"torn")  # as an interrupted unpacking of another program leaves it
+    before = {path: path.read_bytes() for path in raw.iterdir()}
     _, (images, labels) = load_mnist()
     assert torch.equal(images, mnist[1][0]) and torch.equal(labels, mnist[1][1])
+    assert {path: path.read_bytes() for path in raw.iterdir()} == before
 
 
 def batches(mnist, seed, **options):

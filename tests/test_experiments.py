@@ -1,35 +1,16 @@
 """Recipes, records and studies."""
 
 import json
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 
 import pytest
-import torch
 
-from src import experiments, records
-from src.experiments import BASIC, STEPS, STUDIES, Experiment, Study, load_model, missing, run, run_studies, study_records
+from src import records
+from src.experiments import BASIC, REGULARIZATION, STEPS, run
 from src.models import MODELS
 
 
-@pytest.fixture(autouse=True)
-def results(tmp_path, monkeypatch):
-    """Records of a test go to a folder of its own."""
-    monkeypatch.setattr(records, "RESULTS", tmp_path)
-    return tmp_path
-
-
-@pytest.fixture
-def tiny(monkeypatch):
-    """An experiment of a second that is recorded: 2,000 images, one epoch, without being a reduced run."""
-    load = experiments.load_mnist
-    monkeypatch.setattr(experiments, "load_mnist",
-                        lambda *where: tuple((images[:2000], labels[:2000]) for images, labels in load(*where)))
-    return replace(BASIC, epochs=1)
-
-
-def record(seed, name="a", **recipe):
-    return {"recipe": {"name": name, **recipe}, "seed": seed, "history": [seed]}
+pytestmark = pytest.mark.usefixtures("results")
 
 
 def test_a_run_is_one_record(tiny):
@@ -44,54 +25,7 @@ def test_a_run_is_one_record(tiny):
 def test_a_reduced_run_keeps_nothing(results, monkeypatch):
     monkeypatch.setenv("MNIST_REDUCED", "1")
     run(BASIC, progress=False)
-    assert list(results.iterdir()) == []
-
-
-def test_the_same_run_again_takes_the_place_of_its_record():
-    records.save("runs", record(1, lr=0.1))
-    records.save("runs", record(2, lr=0.1))
-    records.save("runs", {**record(1, lr=0.1, name="b"), "history": ["new"]})
-    assert [kept["history"] for kept in records.load("runs").values()] == [["new"], [2]]
-
-
-def test_records_saved_at_once_are_all_kept():
-    with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda seed: records.save("runs", record(seed)), range(40)))
-    assert sorted(kept["seed"] for kept in records.load("runs").values()) == list(range(40))
-
-
-def test_a_reduced_study_keeps_nothing(results, monkeypatch):
-    monkeypatch.setenv("MNIST_REDUCED", "1")
-    monkeypatch.setitem(STUDIES, "one", Study("?", "x", {"a": BASIC}, seeds=1))
-    run_studies(["one"], jobs=1)
-    assert list(results.iterdir()) == []
-
-
-def test_a_study_runs_what_is_missing_and_shares_common_runs(tiny, monkeypatch):
-    monkeypatch.setitem(STUDIES, "one", Study("?", "x", {"a": tiny, "b": replace(tiny, batch_size=256)}, seeds=2))
-    monkeypatch.setitem(STUDIES, "two", Study("?", "x", {"same as a": replace(tiny, name="other")}, seeds=1))
-    assert len(missing(["one", "two"])) == 4
-    run_studies(["two"], jobs=1)
-    assert len(missing(["one"])) == 3
-    with pytest.raises(RuntimeError, match="'one' is not complete: python -m src study one"):
-        study_records("one")
-    run_studies(["one"], jobs=1)
-    assert missing(["one", "two"]) == []
-    assert [[record["seed"] for record in runs] for runs in study_records("one").values()] == [[1, 2], [1, 2]]
-    assert len(missing(["two"], seeds=3)) == 1
-
-
-def test_a_record_from_before_a_field_was_added_still_counts(monkeypatch):
-    old = {"recipe": asdict(BASIC), "seed": 1, "history": []}
-    del old["recipe"]["precision"]
-    records.save("study", old)
-    monkeypatch.setitem(STUDIES, "one", Study("?", "x", {"a": BASIC}, seeds=1))
-    assert missing(["one"]) == []
-
-
-@pytest.mark.parametrize("name", STUDIES)
-def test_selection_never_looks_at_the_test_set(name):
-    assert all(experiment.split == "validation" for experiment in STUDIES[name].experiments.values())
+    assert not any(path.is_file() for path in results.rglob("*"))
 
 
 @pytest.mark.parametrize("step, limit", [("basic", 10_578), ("regularization", 9_999), ("augmentation", 7_999)])
@@ -113,18 +47,43 @@ def test_a_recipe_takes_torchs_optimizers_and_schedulers(optimizer, arguments, s
     assert made["history"][0]["train_loss"] < 2.4
 
 
-def test_unknown_field_of_a_recipe_is_refused():
-    with pytest.raises(TypeError, match="learning_rate"):
-        Experiment("mine", "BasicNet", learning_rate=0.1)
+@pytest.mark.parametrize("fields, message", [
+    ({"optimiser": "SGD"}, "unknown field of a recipe: 'optimiser'; did you mean 'optimizer'?"),
+    ({"model": "BasicNets"}, "unknown model: 'BasicNets'; did you mean 'BasicNet'?"),
+    ({"model_args": {"dropuot": 0.1}}, "unknown argument of RegularizedNet: 'dropuot'; did you mean 'dropout'?"),
+    ({"model_args": {"dropout": 1.5}}, "between 0 and 1, but got 1.5"),
+    ({"optimizer": "adam"}, "unknown optimizer: 'adam'; did you mean 'Adam'?"),
+    ({"optimizer_args": {"learning_rate": 0.1}}, "unknown argument of Adam: 'learning_rate'"),
+    ({"optimizer_args": {"lr": -0.1}}, "Invalid learning rate: -0.1"),
+    ({"scheduler": "StepLr"}, "unknown scheduler: 'StepLr'; did you mean 'StepLR'?"),
+    ({"scheduler_args": {"stepsize": 5}}, "unknown argument of StepLR: 'stepsize'; did you mean 'step_size'?"),
+    ({"augmentation": {"degree": 7}}, "unknown argument of RandomAffine: 'degree'; did you mean 'degrees'?"),
+    ({"augmentation": {"interpolation": "linear"}}, "unknown interpolation 'linear': it is 'nearest', 'bilinear' or 'bicubic'"),
+    ({"epochs": 0}, "epochs is 0: it is a whole number of at least 1"),
+    ({"epochs": 1.5}, "epochs is 1.5: it is a whole number of at least 1"),
+    ({"batch_size": "128"}, "batch_size is '128': it is a whole number of at least 1"),
+    ({"batch_size": 60_001}, "batch_size is 60001: there are 2000 training images"),
+    ({"ema_decay": 1}, "ema_decay is 1: it lies between 0 and 1, or is None"),
+    ({"split": "train"}, "unknown split 'train': it is 'test' or 'validation'"),
+    ({"precision": "half"}, "unknown precision 'half': it is 'auto', 'float32' or 'bfloat16'"),
+])
+def test_what_is_wrong_in_a_recipe_is_refused_in_one_line(fields, message, results, monkeypatch):
+    monkeypatch.setenv("MNIST_REDUCED", "1")
+    with pytest.raises(ValueError) as raised:
+        run(replace(REGULARIZATION, **fields), progress=False)
+    assert message in str(raised.value) and "\n" not in str(raised.value)
+    assert list(results.iterdir()) == []
 
 
-@pytest.mark.parametrize("step", STEPS)
-def test_committed_weights_give_the_recorded_accuracy(step, mnist, monkeypatch):
-    monkeypatch.undo()
-    from src.data import Loader
-    from src.report import shown
-    from src.training import test
-    loader = Loader(*mnist[1], normalized=STEPS[step].normalized)
-    _, accuracy = test(load_model(step), torch.device("cpu"), loader, progress=False)
-    # Another processor may round otherwise, and read an image or two differently.
-    assert accuracy == pytest.approx(shown(step)["history"][-1]["test_accuracy"], abs=0.02)
+def test_a_run_that_diverges_stops_at_once_and_is_recorded_as_failed(tiny):
+    diverging = replace(tiny, optimizer="SGD", optimizer_args={"lr": 1e9})
+    with pytest.raises(RuntimeError, match=r"epoch 1, batch \d, learning rate 1e\+09: the loss is not finite; try a lower"):
+        run(diverging, progress=False)
+    (kept,) = records.load("runs").values()
+    assert "batch" in kept["failed"] and kept["history"] == []
+
+
+@pytest.mark.parametrize("seed", [1.5, "1", -1, None])
+def test_a_seed_that_is_no_whole_number_is_refused(seed):
+    with pytest.raises(ValueError, match="the seed is .*: it is a whole number of at least 0"):
+        run(BASIC, seed)

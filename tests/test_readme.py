@@ -90,3 +90,18 @@ def test_log_is_what_training_printed(capsys, monkeypatch):
     printed = capsys.readouterr().out.split("\n")
     for ours, line in zip(report.log(record).splitlines(), [line.split("\r")[-1] for line in printed], strict=False):
         assert ours.split("[")[0] == line.split("[")[0]  # but for the seconds, which the bar takes itself
+
+
+def test_make_it_your_own_works_as_it_stands(command, tmp_path):
+    section = TEXT[TEXT.index("## Make it your own"):]
+    (script,) = re.findall(r"```python\n(.*?)```", section[:section.index("\n## ")], re.DOTALL)
+    done = command("-c", script + "print(sum(parameter.numel() for parameter in model.parameters()), record['recipe']['model'])",
+                   MNIST_REDUCED="1")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1].endswith(" TinyNet") and "Test set: " in done.stdout
+
+
+def test_the_trained_network_is_one_line(command):
+    (line,) = re.findall(r"^from src import load_model\nmodel = .*$", TEXT, re.MULTILINE)
+    done = command("-c", line + "\nimport torch\nprint(tuple(model(torch.zeros(2, 1, 28, 28)).shape), model.training)")
+    assert done.stdout == "(2, 10) False\n", done.stderr

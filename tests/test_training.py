@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from src.data import Loader, RandomAffine, normalize
 from src.experiments import AUGMENTATION, BASIC, REGULARIZATION, run
 from src.models import AugmentedNet, BasicNet, RegularizedNet
-from src.training import fit, pick_device, pick_precision, predict, test as evaluate, train
+from src.training import fit, predict, test as evaluate, train
 
 CPU = torch.device("cpu")
 
@@ -127,15 +127,3 @@ def test_the_same_seed_gives_the_same_run_bit_for_bit(experiment, monkeypatch):
     first, again, other = outcome(3), outcome(3), outcome(4)
     assert first == again
     assert first != other
-
-
-def test_a_device_that_is_not_there_is_refused_in_one_line():
-    with pytest.raises(RuntimeError, match="no device 'abacus' here"):
-        pick_device("abacus")
-
-
-def test_precision_is_as_asked_or_refused():
-    assert pick_precision(CPU, "float32") == torch.float32 and pick_precision(CPU, "bfloat16") == torch.bfloat16
-    assert pick_precision(CPU) in (torch.float32, torch.bfloat16)
-    with pytest.raises(ValueError, match="'half'"):
-        pick_precision(CPU, "half")

@@ -1,0 +1,183 @@
+"""`predict` reads digits that are not MNIST's: of several fonts and hands, in image files as people have them."""
+
+import io
+import json
+import math
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pytest
+from hypothesis import given, settings, strategies
+from PIL import Image, ImageDraw, ImageFont, ImageOps
+
+from src.images import read_digit
+from src.inference import predict
+
+FONTS = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
+
+
+def typed(digit, font):
+    image = Image.new("L", (160, 160), 255)
+    ImageDraw.Draw(image).text((80, 80), str(digit), font=ImageFont.truetype(str(FONTS / f"{font}.ttf"), 110), fill=0, anchor="mm")
+    return image
+
+
+def arc(x, y, width, height, start, end):
+    """Points on an ellipse, in a square of side 1; angles in degrees, clockwise from the right."""
+    angles = [math.radians(start + (end - start) * step / 24) for step in range(25)]
+    return [(x + width * math.cos(angle), y + height * math.sin(angle)) for angle in angles]
+
+
+STROKES = [
+    [arc(.5, .5, .3, .45, -90, 270)],
+    [[(.35, .25), (.55, .06), (.5, .95)]],
+    [arc(.48, .3, .27, .25, -170, 40) + [(.2, .93), (.82, .9)]],
+    [arc(.45, .28, .27, .22, -150, 90) + arc(.45, .7, .3, .23, -90, 150)],
+    [[(.6, .05), (.15, .6), (.85, .6)], [(.65, .35), (.62, .97)]],
+    [[(.75, .07), (.3, .08), (.26, .45)] + arc(.46, .66, .3, .27, -120, 140)],
+    [[(.65, .05), (.35, .4)] + arc(.5, .7, .25, .25, -160, 200)],
+    [[(.18, .1), (.8, .1), (.42, .95)]],
+    [arc(.5, .27, .22, .21, 90, 450) + arc(.5, .71, .27, .24, -90, 270)],
+    [arc(.48, .3, .24, .24, 0, -360) + [(.72, .3), (.66, .95)]],
+]
+
+
+def drawn(digit, width, slant=0.0, tremor=0.0):
+    """A digit drawn with a pen of this width, in pixels of 160, leaning to the right, with a hand that shakes."""
+    image, random = Image.new("L", (160, 160), 255), np.random.default_rng(digit)
+    draw = ImageDraw.Draw(image)
+    for stroke in STROKES[digit]:
+        points = [(30 + 100 * (x + slant * (.5 - y)) + random.normal(0, tremor), 20 + 120 * y + random.normal(0, tremor))
+                  for x, y in stroke]
+        draw.line(points, fill=0, width=width, joint="curve")
+        for x, y in (points[0], points[-1]):
+            draw.ellipse((x - width / 2, y - width / 2, x + width / 2, y + width / 2), fill=0)
+    return image
+
+
+def transparent(image):
+    coloured = Image.new("RGBA", image.size, (20, 30, 160, 0))
+    coloured.putalpha(ImageOps.invert(image))
+    return coloured
+
+
+def photo(image):
+    """Unevenly lit, grey paper, noise, and JPEG's artefacts."""
+    grey = np.asarray(ImageOps.expand(image, 60, 255).resize((700, 700)), dtype=float)
+    y, x = np.mgrid[0:700, 0:700] / 700
+    light = (90 + .35 * grey) * (0.6 + .5 * x - .2 * y) + np.random.default_rng(1).normal(0, 4, grey.shape)
+    file = io.BytesIO()
+    Image.fromarray(np.uint8(light.clip(0, 255))).save(file, "JPEG", quality=70)
+    return Image.open(file)
+
+
+HANDS = {
+    "sans": lambda digit: typed(digit, "DejaVuSans"), "bold": lambda digit: typed(digit, "DejaVuSans-Bold"),
+    "serif": lambda digit: typed(digit, "DejaVuSerif"), "italic": lambda digit: typed(digit, "DejaVuSans-Oblique"),
+    "pen": lambda digit: drawn(digit, 6), "felt": lambda digit: drawn(digit, 13), "marker": lambda digit: drawn(digit, 20),
+    "slanted": lambda digit: drawn(digit, 11, slant=.25), "shaky": lambda digit: drawn(digit, 10, slant=.1, tremor=1.5),
+}
+FORMS = {
+    "as it is": lambda image: image,
+    "inverted": ImageOps.invert,
+    "small": lambda image: image.resize((40, 40), Image.Resampling.LANCZOS),
+    "large": lambda image: image.resize((1600, 1600)),
+    "shifted": lambda image: ImageOps.expand(image, (5, 200, 300, 10), 255),
+    "rotated": lambda image: image.rotate(8, fillcolor=255),
+    "rotated back": lambda image: image.rotate(-8, fillcolor=255),
+    "transparent": transparent,
+    "photo": photo,
+    "grey on grey": lambda image: image.point(lambda value: 120 + value * 60 // 255),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_digits_of_several_fonts_and_hands_are_read(form, tmp_path):
+    paths = []
+    for name, write in HANDS.items():
+        for digit in range(10):
+            paths.append(tmp_path / f"{digit}-{name}.png")
+    X
+    results, faults = predict(paths)
+    assert faults == [] and len(results) == len(paths)
+    wrong = [Path(result["file"]).stem for result in results if result["digit"] != int(Path(result["file"]).stem[0])]
+    assert len(wrong) <= 2, wrong  # of 90
+
+
+def test_a_digit_of_mnist_is_read_back_as_it_was(mnist, tmp_path):
+    _, (images, _) = mnist
+    for number, image in enumerate(images[:50]):
+        Image.fromarray(np.uint8(255 * image[0])).save(tmp_path / "digit.png")
+        assert (read_digit(tmp_path / "digit.png") - image).abs().mean() < 0.05, number
+
+
+def test_it_is_size_normalised_and_centred_by_mass(tmp_path):
+    image = Image.new("L", (300, 500), 255)
+    ImageDraw.Draw(image).polygon([(100, 50), (140, 50), (100, 450)], fill=0)  # most of its ink is at the top
+    image.save(tmp_path / "wedge.png")
+    digit = read_digit(tmp_path / "wedge.png")[0]
+    rows, columns = digit.sum(dim=1), digit.sum(dim=0)
+    assert (rows > 0).sum() == 20 and (columns > 0).sum() <= 3
+    positions = np.arange(28)
+    assert abs((rows.numpy() * positions).sum() / digit.sum() - 14) <= 0.5 + 1e-3
+    assert abs((columns.numpy() * positions).sum() / digit.sum() - 14) <= 0.5 + 1e-3
+
+
+@pytest.mark.parametrize("content, reason", [
+    (None, "does not exist"), (b"", "is no image"), (b"not an image", "is no image"), ("torn", "is no image"),
+    ("white", "shows no ink"), ("black", "shows no ink"), ("clear", "shows no ink"), ("pixel", "shows no ink"),
+])
+def test_what_cannot_be_read_is_one_clear_line(content, reason, command, tmp_path):
+    path, good = tmp_path / "digit.png", tmp_path / "good.png"
+    typed(3, "DejaVuSans").save(good)
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif content == "torn":
+        path.write_bytes(good.read_bytes()[:200])
+    elif content:
+        {"white": Image.new("L", (50, 50), 255), "black": Image.new("RGB", (50, 50)), "clear": Image.new("RGBA", (50, 50)),
+         "pixel": Image.new("L", (1, 1))}[content].save(path)
+    results, (fault,) = predict([path, good])
+    assert [result["digit"] for result in results] == [3]
+    assert str(path) in fault and reason in fault and "\n" not in fault
+
+
+@settings(max_examples=100, deadline=None)
+@given(strategies.binary() | strategies.binary(max_size=200).map(lambda rest: b"\x89PNG\r\n\x1a\n" + rest)
+       | strategies.binary(max_size=200).map(lambda rest: b"\xff\xd8\xff\xe0" + rest))
+def test_whatever_is_in_a_file_there_is_no_traceback(tmp_path_factory, content):
+    path = tmp_path_factory.mktemp("fuzz") / "digit"
+    path.write_bytes(content)
+    with pytest.raises(ValueError):
+        read_digit(path)
+
+
+@settings(max_examples=100, deadline=None)
+@given(strategies.sampled_from(["L", "1", "P", "RGB", "RGBA", "LA", "I;16", "CMYK"]), strategies.integers(1, 90),
+       strategies.integers(1, 90), strategies.integers(0, 2**32 - 1))
+def test_whatever_an_image_shows_it_is_prepared_or_refused(tmp_path_factory, mode, width, height, seed):
+    path = tmp_path_factory.mktemp("fuzz") / ("digit.tiff" if mode == "CMYK" else "digit.png")
+    size = len(Image.new(mode, (width, height)).tobytes())
+    Image.frombytes(mode, (width, height), np.random.default_rng(seed).bytes(size)).save(path)
+    try:
+        digit = read_digit(path)
+    except ValueError as error:
+        assert "\n" not in str(error)
+    else:
+        assert digit.shape == (1, 28, 28) and digit.isfinite().all() and digit.min() >= 0 and digit.max() <= 1
+
+
+def test_predict_on_the_command_line(command, tmp_path):
+    for digit in (3, 7):
+        typed(digit, "DejaVuSans").save(tmp_path / f"{digit}.png")
+    files = [str(tmp_path / "3.png"), str(tmp_path / "7.png")]
+    done = command("-m", "src", "predict", *files, "--show", str(tmp_path / "seen.png"))
+    assert done.returncode == 0, done.stderr
+    assert [line.split()[:2] for line in done.stdout.splitlines()] == [[files[0], "3"], [files[1], "7"]]
+    assert Image.open(tmp_path / "seen.png").size[0] > 300
+    done = command("-m", "src", "predict", "--json", *files, str(tmp_path / "none.png"))
+    assert done.returncode == 1 and done.stderr.splitlines() == [f"python -m src: {tmp_path / 'none.png'} does not exist"]
+    for result, digit in zip(json.loads(done.stdout), (3, 7), strict=True):
+        assert result["digit"] == digit != result["runner_up"] and len(result["probabilities"]) == 10
+        assert result["confidence"] == result["probabilities"][digit] > 0.5
