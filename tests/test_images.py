@@ -98,7 +98,7 @@ def test_digits_of_several_fonts_and_hands_are_read(form, tmp_path):
     for name, write in HANDS.items():
         for digit in range(10):
             paths.append(tmp_path / f"{digit}-{name}.png")
-    X
+            FORMS[form](write(digit)).save(paths[-1], compress_level=1)
     results, faults = predict(paths)
     assert faults == [] and len(results) == len(paths)
     wrong = [Path(result["file"]).stem for result in results if result["digit"] != int(Path(result["file"]).stem[0])]
