@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageFilter, ImageOps
 
-LARGEST = 400      # pixels: a larger image is reduced to this before it is looked at
+LARGEST = 200         # pixels: a larger image is reduced to this before it is looked at
 LEAST_CONTRAST = 0.1  # between ink and paper, of the range from black to white
 
 
