@@ -10,6 +10,7 @@ from . import plots
 from .data import normalize
 from .experiments import load_model
 from .images import read_digit
+from .records import replacing
 
 
 class Classifier(nn.Module):
@@ -64,7 +65,6 @@ def export(path: Path) -> float:
         import onnxruntime
     except ImportError as error:
         raise RuntimeError(f"export needs the package {error.name}: pip install onnx onnxscript onnxruntime") from None
-    from .records import replacing
     model, images = Classifier().eval(), torch.rand(16, 1, 28, 28, generator=torch.Generator().manual_seed(1))
     with replacing(path) as new:
         torch.onnx.export(model, (images,), new, input_names=["images"], output_names=["log_probabilities"], verbose=False,

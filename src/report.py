@@ -74,21 +74,6 @@ def spread(values: Sequence[float]) -> str:
     return f"{mean(values):.2f} ± {stdev(values):.2f}" if len(values) > 1 else f"{values[0]:.2f}"
 
 
-def seeds_table(*studies: str) -> str:
-    """What recipes reach on the test set over the seeds of their studies, as a Markdown table."""
-    rows = ["| recipe | test accuracy, last epoch (%) | worst of the last five epochs (%) | consistent seeds "
-            "| every seed at 99.40 % or above from epoch | training accuracy (%) |", "| --- | --- | --- | --- | --- | --- |"]
-    for study in studies:
-        for label, runs in finished(study).items():
-            test, train = ([record["history"][-1][f"{part}_accuracy"] for record in runs] for part in ("test", "train"))
-            worst = [worst_of_last_five(record["history"]) for record in runs]
-            steady = [steady_from(record["history"]) for record in runs]
-            rows.append(f"| {label}{', original recipe' if study == 'original' else ''} | {spread(test)} | {min(worst):.2f} | "
-                        f"{sum(value >= plots.TARGET for value in worst)} of {STUDIES[study].seeds} | "
-                        f"{'–' if None in steady else max(steady)} | {spread(train)} |")
-    return "\n".join(rows)
-
-
 def precision_gap() -> str:
     """What the default precision costs in step 3 against float32, over paired seeds: one sentence."""
     runs = study_records("precision")
