@@ -101,7 +101,6 @@ def main() -> None:
     command.add_argument("--seed", type=int, default=1, help="seed of weights, batches and augmentation (default: 1)")
     command.add_argument("--epochs", type=positive, help="number of epochs (default: the recipe's, 15)")
     command.add_argument("--device", help="cuda, mps or cpu (default: the first of these that is there)")
-
     command.add_argument("--fresh", action="store_true", help="start over where an interrupted run would go on")
 
     command = add(study, "run what is not yet recorded of the sweeps over many seeds",

@@ -2,6 +2,7 @@
 
 import ctypes
 import platform
+import re
 from collections.abc import Callable
 
 import torch
@@ -14,10 +15,12 @@ Step = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 def pick_device(name: str | None = None) -> torch.device:
     """The device of that name; without one, CUDA if there is one, then MPS, then the CPU.
 
-    Raises RuntimeError if the device is not there.
+    Raises ValueError if there is no such kind of device, RuntimeError if there is none here.
     """
     if name is None:
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    if not re.fullmatch(r"(cuda|mps|cpu)(:\d+)?", name):
+        raise ValueError(f"unknown device {name!r}: it is 'cuda', 'mps' or 'cpu'")
     try:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError) as error:

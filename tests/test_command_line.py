@@ -47,8 +47,15 @@ def test_study_list(command):
     (["train", "basics"], 2, "invalid choice: 'basics'"),
     (["train", "basic", "--epochs", "0"], 2, "0 is not a whole number of at least 1"),
     (["train", "basic", "--seed", "one"], 2, "invalid int value: 'one'"),
-    (["train", "basic", "--device", "abacus"], 1, "no device 'abacus' here"),
+    (["train", "basic", "--seed", "-1"], 2, "the seed is -1: it is a whole number of at least 0"),
+    (["train", "basic", "--device", "abacus"], 2, "unknown device 'abacus': it is 'cuda', 'mps' or 'cpu'"),
+    (["train", "basic", "--device", "cuda:99"], 1, "no device 'cuda:99' here"),
     (["study", "drop"], 2, "unknown study 'drop'"),
+    (["study", "--backend", "dask"], 2, "--backend dask and --scheduler ADDRESS go together"),
+    (["bench", "basics"], 2, "unknown step 'basics'"),
+    (["bench", "--turns", "0"], 2, "0 is not a whole number of at least 1"),
+    (["predict", "nowhere.png"], 1, "nowhere.png does not exist"),
+    ([], 2, "required: COMMAND"),
 ])
 def test_wrong_use_is_one_clear_line(command, words, status, message):
     done = command("-m", "src", *words)

@@ -15,7 +15,9 @@ CPU = torch.device("cpu")
 
 
 def test_a_device_that_is_not_there_is_refused_in_one_line():
-    with pytest.raises(RuntimeError, match="no device 'abacus' here"):
+    with pytest.raises(RuntimeError, match="no device 'cuda:99' here"):
+        pick_device("cuda:99")
+    with pytest.raises(ValueError, match="unknown device 'abacus'"):
         pick_device("abacus")
 
 
