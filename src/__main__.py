@@ -32,7 +32,10 @@ def study(args: argparse.Namespace) -> None:
     if not args.list:
         if (args.backend == "dask") != bool(args.scheduler):
             raise ValueError("--backend dask and --scheduler ADDRESS go together")
-        return run_studies(names, args.seeds, args.jobs, args.device, args.scheduler)
+        try:
+            return run_studies(names, args.seeds, args.jobs, args.device, args.scheduler)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt("Interrupted. The same command goes on with what is missing.") from None
     for name in names:
         total = len(STUDIES[name].experiments) * (args.seeds or STUDIES[name].seeds)
         done = total - len(missing([name], args.seeds))
@@ -117,7 +120,7 @@ def main() -> None:
 
     command = add(bench, "measure this package against the usual pipelines, side by side",
                   "Measure an epoch, training and testing, of this package, of the usual pipelines and "
-                  "of this package with one switch changed, in turns. The record goes to results/bench.json.")
+                  "of this package with one switch changed, in turns. The record, where it is of all steps, goes to results/bench.json.")
     command.add_argument("step", nargs="*", help=f"steps to measure, of {', '.join(STEPS)} (default: all)")
     command.add_argument("--turns", type=positive, default=3, help="epochs measured of each variant (default: 3)")
     command.add_argument("--quick", action="store_true", help="a tenth of the images, and no record")
@@ -148,7 +151,7 @@ def main() -> None:
     except KeyboardInterrupt as error:
         if args.debug:
             raise
-        status, message = 130, str(error) or "Interrupted. The same command goes on with what is missing."
+        status, message = 130, str(error) or "Interrupted."
     except (RuntimeError, ValueError, OSError) as error:
         if args.debug:
             raise

@@ -29,7 +29,7 @@ from torchvision import transforms
 from tqdm import tqdm
 
 from . import records, training
-from .data import MEAN, STD, Loader, data_root, read_mnist
+from .data import MEAN, STD, Loader, data_root, read_mnist, reduced
 from .device import keep_memory, pick_device
 from .experiments import STEPS, Experiment, environment, prepare
 
@@ -45,7 +45,7 @@ class Variant:
     float32: bool = False
     fused: bool = True          # one optimizer kernel for all parameters
     keep_memory: bool = True    # glibc keeps freed memory for the next step
-    read_loss: bool = False     # at every batch, for the progress bar, instead of a few times a second
+    redraw: bool = False        # the progress bar, and read the loss for it, at every batch, not a few times a second
     compiled: bool = False      # torch.compile; its start-up is not counted
     images: float = 1.0         # share of the training and test images
     epochs: int = 1
@@ -54,13 +54,13 @@ class Variant:
 USUAL = Variant(float32=True, fused=False, keep_memory=False)
 VARIANTS = {
     "ours": Variant(),
-    "original: PIL, DataLoader with 2 workers, loss read at every batch": replace(USUAL, workers=2, read_loss=True),
+    "original: PIL, DataLoader with 2 workers, loss read at every batch": replace(USUAL, workers=2, redraw=True),
     "plain: PIL, DataLoader with 1 worker": replace(USUAL, workers=1),
     "ours, but PIL and a DataLoader with 2 workers": Variant(workers=2),
     "ours, but float32": Variant(float32=True),
     "ours, but the optimizer not fused": Variant(fused=False),
     "ours, but memory handed back": Variant(keep_memory=False),
-    "ours, but the loss read at every batch": Variant(read_loss=True),
+    "ours, but the bar redrawn at every batch": Variant(redraw=True),
     "ours, and compiled": Variant(compiled=True),
     "ours, on half the images": Variant(images=0.5),
     "ours, on a quarter of the images": Variant(images=0.25),
@@ -94,7 +94,7 @@ def build(experiment: Experiment, variant: Variant, device: str | None, share: f
         parts["optimizer"] = getattr(torch.optim, experiment.optimizer)(model.parameters(), **experiment.optimizer_args)
     if variant.keep_memory:
         keep_memory()
-    if variant.read_loss:
+    if variant.redraw:
         training.REFRESH = 0.0
     parts["step"] = training.make_step(torch.compile(model, dynamic=False) if variant.compiled else model, device,
                                        parts["optimizer"], averaged=parts["averaged"],
@@ -180,7 +180,8 @@ def profile(experiment: Experiment, variant: Variant, device: str | None, share:
     steps = min(PROFILED, len(parts["train_loader"]))
     found = {event.key: event.self_cpu_time_total / 1e3 / steps for event in events}
     busy = sum(event.self_device_time_total for event in events if event.device_type == DeviceType.CUDA)
-    return {"operations": {name: value for name, value in found.items() if value >= 0.01}, "step": 1e3 * seconds / steps, "gpu_busy": busy / 1e6 / seconds}
+    return {"operations": {name: value for name, value in found.items() if value >= 0.01},
+            "step": 1e3 * seconds / steps, "gpu_busy": busy / 1e6 / seconds}
 
 
 def rates(experiment: Experiment, device: str | None) -> dict:
@@ -224,7 +225,7 @@ def synchronize(device: torch.device) -> None:
 
 
 def bench(steps: list[str], turns: int = 3, quick: bool = False, device: str | None = None) -> dict:
-    """Measure the variants of these steps, `turns` times each; returns the record and, unless `quick`, writes it."""
+    """Measure the variants of these steps, `turns` times each; returns the record, and writes one that is whole."""
     share = 0.1 if quick else 1.0
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler's library is talkative
     bare = subprocess.run([sys.executable, "-c", "import torch; print(open('/proc/self/status').read())"],
@@ -249,8 +250,9 @@ def bench(steps: list[str], turns: int = 3, quick: bool = False, device: str | N
             if STEPS[step].augmentation:
                 record["steps"][step]["profiles"] = {name: fresh(profile, STEPS[step], VARIANTS[name], device, share)
                                                      for name in measured if name.startswith("ours") == (name == "ours")}
-    if not quick:
-        RECORD.write_text(json.dumps(record) + "\n", encoding="utf-8")
+    if not quick and not reduced() and list(steps) == list(STEPS):
+        with records.replacing(RECORD) as new:
+            new.write_text(json.dumps(record) + "\n", encoding="utf-8")
     return record
 
 

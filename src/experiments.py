@@ -103,8 +103,8 @@ def prepare(experiment: Experiment, seed: int = 1, device: str | None = None) ->
     optimizer = make_optimizer(model.parameters(), **{**fused, **experiment.optimizer_args})
     scheduler = averaged = None
     if experiment.scheduler == "OneCycleLR":
-        scheduler = OneCycleLR(optimizer, experiment.optimizer_args["lr"], total_steps=experiment.epochs * len(train_loader),
-                               **experiment.scheduler_args)
+        whole = {"max_lr": optimizer.param_groups[0]["lr"], "total_steps": experiment.epochs * len(train_loader)}
+        scheduler = OneCycleLR(optimizer, **{**whole, **experiment.scheduler_args})
     elif experiment.scheduler:
         scheduler = getattr(lr_scheduler, experiment.scheduler)(optimizer, **experiment.scheduler_args)
     if experiment.ema_decay is not None:
@@ -152,12 +152,12 @@ def run(experiment: Experiment, seed: int = 1, device: str | None = None, *, pro
         fit(**parts, epochs=experiment.epochs, progress=progress, test_name=test_name, history=history,
             after_epoch=checkpoint.save)
     except KeyboardInterrupt:
-        raise Interrupted(f"Interrupted after {len(history)} of {experiment.epochs} epochs. The same command goes on from "
-                          "there.") from None
+        raise Interrupted(f"Interrupted after {len(history)} of {experiment.epochs} epochs. The same command, or cell, goes on "
+                          "from there.") from None
     except DivergenceError as error:
         diverged = error
     record = {
-        "version": 1, "recipe": asdict(experiment), "seed": seed, "history": history,
+        "version": records.VERSION, "recipe": asdict(experiment), "seed": seed, "history": history,
         "train_size": train_size, "test_size": test_size,
         "seconds": spent + time.perf_counter() - started, **environment(parts["device"]),
         "precision": str(parts["precision"]).removeprefix("torch."), **({"failed": str(diverged)} if diverged else {}),

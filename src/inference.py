@@ -61,7 +61,7 @@ def export(path: Path) -> float:
     are missing or the difference is above 1e-5; the file is not written then.
     """
     try:
-        import onnx  # noqa: F401, which torch's exporter needs
+        import onnxscript  # noqa: F401, which torch's exporter needs
         import onnxruntime
     except ImportError as error:
         raise RuntimeError(f"export needs the package {error.name}: pip install onnx onnxscript onnxruntime") from None

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import torch
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -64,20 +65,53 @@ def curves(history: Sequence[Mapping]) -> Figure:
 
 def _target_line(axes: Axes) -> None:
     axes.axhline(TARGET, color=QUIET, ls="--", lw=1.2)
-    axes.text(0.01, TARGET, "99.4 %", color=QUIET, fontsize=9, va="bottom", ha="left", transform=axes.get_yaxis_transform())
+    axes.text(1.005, TARGET, "99.4 %", color=QUIET, fontsize=9, va="center", transform=axes.get_yaxis_transform())
 
 
-def steps(histories: Mapping[str, Sequence[Mapping]]) -> Figure:
-    """Test accuracy per epoch of several runs in one picture, with the 99.4 line."""
-    figure, axes = plt.subplots(figsize=(8.6, 4.3))
-    for (label, history), colour in zip(histories.items(), STEP_COLOURS):
-        axes.plot([epoch["epoch"] for epoch in history], [epoch["test_accuracy"] for epoch in history], "o-", ms=4,
-                  color=colour, label=f"{label}: {history[-1]['test_accuracy']:.2f} % at the end")
-    axes.set(xlabel="epoch", ylabel="test accuracy (%)", ylim=(97, 99.75))
-    axes.xaxis.get_major_locator().set_params(integer=True)
-    _target_line(axes)
-    axes.legend(loc="lower right")
+def spread(histories: Mapping[str, Sequence[Sequence[Mapping]]]) -> Figure:
+    """Test accuracy per epoch of several recipes over their seeds: mean and range; and every seed in the last eight epochs."""
+    figure, (whole, end) = plt.subplots(1, 2, figsize=(9.6, 4.2))
+    for (label, runs), colour in zip(histories.items(), STEP_COLOURS):
+        epochs = [epoch["epoch"] for epoch in runs[0]]
+        tests = torch.tensor([[epoch["test_accuracy"] for epoch in history] for history in runs], dtype=torch.float64)
+        for axes in (whole, end):
+            axes.plot(epochs, tests.mean(0), "o-", ms=4, color=colour, label=f"{label}: {tests[:, -1].mean():.2f} % at the end")
+        whole.fill_between(epochs, tests.amin(0), tests.amax(0), color=colour, alpha=0.25, lw=0)
+        end.plot(epochs, tests.T, color=colour, lw=0.8, alpha=0.6)
+    whole.set(title="Mean and range over the seeds", xlabel="epoch", ylabel="test accuracy (%)", ylim=(96, 99.9))
+    end.set(title="Mean and every seed, last eight epochs", xlabel="epoch", xlim=(epochs[-8:][0] - 0.2, epochs[-1] + 0.2),
+            ylim=(99.15, 99.7))
+    for axes in (whole, end):
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        _target_line(axes)
+    whole.legend(loc="lower right", frameon=True, framealpha=0.85, edgecolor="none")
     return figure
+
+
+def path(values: Mapping[str, Sequence[float]], gained: Mapping[str, str]) -> Figure:
+    """Recipes from top to bottom, each one change away from the one above: seeds, mean and standard deviation.
+
+    `values` holds the accuracies in % of each recipe's seeds; beside them stands what the change `gained`, as text.
+    """
+    figure, axes = plt.subplots(figsize=(8.6, 0.42 * len(values) + 1.1))
+    for row, (label, accuracies) in enumerate(values.items()):
+        accuracies = torch.tensor(accuracies, dtype=torch.float64)
+        seeds = axes.plot(accuracies, [row - 0.12] * len(accuracies), "o", ms=5, mfc="none", color=TRAIN)[0]
+        average = axes.errorbar(accuracies.mean(), row + 0.12, xerr=_deviation(accuracies), fmt="s", ms=5, capsize=4, color=TEST)
+        axes.text(1.01, row, gained.get(label, ""), va="center", fontsize=9, transform=axes.get_yaxis_transform())
+    axes.set_yticks(range(len(values)), values)
+    axes.set(xlabel="validation accuracy (%)", ylim=(len(values) - 0.5, -0.5))
+    axes.grid(axis="y", visible=False)
+    _seeds_legend(figure, seeds, average)
+    return figure
+
+
+def _deviation(values: torch.Tensor) -> float:
+    return values.std().item() if len(values) > 1 else 0.0
+
+
+def _seeds_legend(figure: Figure, seeds: Artist, average: Artist) -> None:
+    figure.legend([seeds, average], ["one seed", "mean ± standard deviation"], loc="outside upper right", ncols=2, fontsize=9)
 
 
 def confusion(labels: torch.Tensor, predictions: torch.Tensor) -> Figure:
@@ -98,7 +132,7 @@ def confusion(labels: torch.Tensor, predictions: torch.Tensor) -> Figure:
     return figure
 
 
-def sweeps(named: Mapping[str, Mapping[str, Sequence[float]]], ylabel: str = "validation accuracy (%)") -> Figure:
+def sweeps(named: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
     """Several sweeps side by side on one scale: each seed, and mean ± standard deviation over the seeds."""
     figure, row = plt.subplots(1, len(named), figsize=(8.6, 3.5), sharey=True, squeeze=False,
                                width_ratios=[len(points) for points in named.values()])
@@ -106,12 +140,10 @@ def sweeps(named: Mapping[str, Mapping[str, Sequence[float]]], ylabel: str = "va
         for position, values in enumerate(points.values()):
             values = torch.tensor(values, dtype=torch.float64)
             seeds = axes.plot([position - 0.12] * len(values), values, "o", ms=5, mfc="none", color=TRAIN)[0]
-            average = axes.errorbar(position + 0.12, values.mean(), values.std() if len(values) > 1 else 0, fmt="s", ms=5,
-                                    capsize=4, color=TEST)
+            average = axes.errorbar(position + 0.12, values.mean(), _deviation(values), fmt="s", ms=5, capsize=4, color=TEST)
         axes.set_xticks(range(len(points)), [label.replace(", ", ",\n") for label in points])
         axes.set(xlabel=setting, xlim=(-0.5, len(points) - 0.5))
         axes.grid(axis="x", visible=False)
-    row[0, 0].set_ylabel(ylabel)
-    figure.legend([seeds, average], ["one seed", "mean ± standard deviation"], loc="outside upper right", ncols=2,
-                  fontsize=9)
+    row[0, 0].set_ylabel("validation accuracy (%)")
+    _seeds_legend(figure, seeds, average)
     return figure

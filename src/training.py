@@ -87,9 +87,9 @@ def train(model: nn.Module, device: torch.device, train_loader, optimizer: torch
             if (refresh or device.type == "cpu") and not math.isfinite(total_loss.item()):
                 raise DivergenceError(f"batch {batch}, learning rate {float(optimizer.param_groups[0]['lr']):.2g}: the loss is "
                                       "not finite; try a lower learning rate")
-            if refresh and progress:
-                bar.set_description(bar_text(total_loss.item() / seen, batch, 100 * correct.item() / seen), refresh=False)
+            if refresh:
                 refreshed = time.monotonic()
+                bar.set_description(bar_text(total_loss.item() / seen, batch, 100 * correct.item() / seen), refresh=False)
     return total_loss.item() / seen, 100 * correct.item() / seen
 
 

@@ -23,7 +23,7 @@ def test_every_switch_of_a_step_with_augmentation_is_measured():
     measured = [bench.VARIANTS[name] for name in bench.variants("augmentation")]
     assert bench.Variant() in measured and all(
         any(getattr(variant, switch) != getattr(bench.Variant(), switch) for variant in measured)
-        for switch in ("workers", "float32", "fused", "keep_memory", "read_loss", "images", "epochs"))
+        for switch in ("workers", "float32", "fused", "keep_memory", "redraw", "images", "epochs"))
     assert [name.split(":")[0] for name in bench.variants("basic")] == ["ours", "plain"]
 
 
@@ -41,5 +41,8 @@ def test_the_record_holds_what_the_targets_ask_for():
     record = json.loads(bench.RECORD.read_text(encoding="utf-8"))
     assert record["share"] == 1.0 and list(record["steps"]) == ["basic", "regularization", "augmentation"]
     for step, measured in record["steps"].items():
-        assert set(measured["variants"]) <= set(bench.VARIANTS)
+        assert set(bench.variants(step)) <= set(measured["variants"]) <= set(bench.VARIANTS)
         assert all(len(runs) == record["turns"] for runs in measured["variants"].values())
+        ours, usual = (sum(run["seconds"] for run in runs) for name, runs in measured["variants"].items()
+                       if name == "ours" or name.startswith(("plain", "original")))
+        assert ours < usual

@@ -10,7 +10,9 @@ from src import __main__, experiments
     (["train"], ["basic,regularization,augmentation", "--seed", "--epochs", "--device"]),
     (["study"], ["--list", "--seeds", "--jobs", "--device"]),
     (["bench"], ["basic, regularization, augmentation", "--turns", "--quick", "--device"]),
-    (["notebooks"], []),
+    (["predict"], ["IMAGE", "--json", "--show"]),
+    (["export"], ["mnist.onnx"]),
+    (["notebooks"], ["nbconvert"]),
     (["report"], ["--check"]),
 ])
 def test_help(command, words, expected):

@@ -9,7 +9,7 @@ import torch
 from src.data import Loader, normalize
 from src.experiments import STEPS, load_model, weights_path
 from src.inference import export
-from src.report import shown
+from src.findings import shown
 from src.training import test as evaluate
 
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +18,7 @@ from src.experiments import BASIC, checkpoint_path, run
 KILLS = """
 import hashlib, json, os, random, signal, sys, time
 from dataclasses import replace
+from pathlib import Path
 from pathlib import Path
 from src import records
 from src.experiments import AUGMENTATION, run
@@ -90,7 +92,7 @@ def interrupted(results, monkeypatch):
 
     with monkeypatch.context() as once:
         once.setattr(training, "test", press_ctrl_c)
-        with pytest.raises(KeyboardInterrupt, match="Interrupted after 1 of 3 epochs. The same command goes on from there."):
+        with pytest.raises(KeyboardInterrupt, match="Interrupted after 1 of 3 epochs. The same command, or cell, goes on from there."):
             run(BASIC, progress=False)
     return checkpoint_path(THREE, 1)
 
@@ -124,15 +126,18 @@ def test_a_damaged_checkpoint_is_said_and_the_run_starts_over(content, interrupt
     assert capsys.readouterr().err == f"{interrupted.name} cannot be read: the run starts over\n"
 
 
-def test_ctrl_c_on_the_command_line_is_one_line(tmp_path):
-    process = subprocess.Popen([sys.executable, "-m", "src", "train", "basic", "--device", "cpu"], stdout=subprocess.PIPE,
-                               stderr=subprocess.PIPE, text=True, env={**os.environ, "MNIST_REDUCED": "500"})
+def test_ctrl_c_on_the_command_line_is_one_line(monkeypatch):
+    monkeypatch.setenv("MNIST_REDUCED", "500")
+    process = subprocess.Popen([sys.executable, "-m", "src", "train", "basic", "--device", "cpu", "--fresh"],
+                               cwd=Path(__file__).parent.parent,
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     for line in process.stdout:
         if line.startswith("EPOCH: 2"):
             break
     time.sleep(0.2)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
+    checkpoint_path(replace(BASIC, epochs=500), 1).unlink()
     lines = [line for line in errors.splitlines() if line.strip()]
     assert process.returncode == 130 and len(lines) == 1, errors
     assert lines[0].startswith("python -m src: Interrupted after ") and lines[0].endswith("goes on from there.")

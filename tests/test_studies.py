@@ -4,8 +4,9 @@ from dataclasses import asdict, replace
 
 import pytest
 
-from src import records, report
+from src import records
 from src.experiments import AUGMENTATION, BASIC, STEPS, run
+from src.findings import sweep_table
 from src.studies import SELECTION, STUDIES, Study, missing, run_studies, study_records
 
 
@@ -82,5 +83,5 @@ def test_a_study_goes_on_after_a_run_that_diverges(tiny, monkeypatch):
     monkeypatch.setitem(STUDIES, "one", Study("?", "x", {"bad": diverging, "good": tiny}, seeds=1))
     run_studies(["one"], jobs=1)
     assert missing(["one"]) == []
-    bad, good = report.sweep_table("one").splitlines()[2:]
+    bad, good = sweep_table("one").splitlines()[2:]
     assert bad == "| bad | – | – | – | – | 0; the others diverged |" and "diverged" not in good
