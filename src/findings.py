@@ -80,7 +80,7 @@ def precision_gap() -> str:
     default, plain = last_accuracies("precision").values()
     names = [records[0]["precision"] for records in runs.values()]
     return (f"Over {len(plain)} paired seeds of step 3, {names[0]} ends at {spread(default)} % of the test images, "
-            f"{names[1]} at {spread(plain)} %: a difference of {mean(default) - mean(plain):+.2f} points.")
+            f"{names[1]} at {spread(plain)} %: a difference of {_points(mean(default) - mean(plain))}.")
 
 
 def sweep_table(study: str) -> str:
@@ -123,7 +123,11 @@ def gains(study: str) -> dict[str, str]:
 
 def _gain(values: Mapping[str, Sequence[float]], one: str, other: str) -> str:
     points, clear = difference(values, one, other)
-    return f"{round(points, 2) + 0.0:+.2f} points{'' if clear else ' (within the noise)'}"  # + 0.0: no negative zero
+    return f"{_points(points)}{'' if clear else ' (within the noise)'}"
+
+
+def _points(value: float) -> str:
+    return f"{round(value, 2) + 0.0:+.2f} points"  # + 0.0: no negative zero
 
 
 def verdict(study: str, claim: str) -> str:
@@ -135,4 +139,4 @@ def verdict(study: str, claim: str) -> str:
     if not clear:
         found = "within the noise: the claim is neither confirmed nor refuted"
     return (f"{claim} reaches {spread(values[claim])} % on the validation split, its strongest rival, {rival}, "
-            f"{spread(values[rival])} %: a difference of {gain:+.2f} points, {found}.")
+            f"{spread(values[rival])} %: a difference of {_points(gain)}, {found}.")

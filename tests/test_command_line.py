@@ -10,7 +10,7 @@ from src import __main__, experiments
     (["train"], ["basic,regularization,augmentation", "--seed", "--epochs", "--device"]),
     (["study"], ["--list", "--seeds", "--jobs", "--device"]),
     (["bench"], ["basic, regularization, augmentation", "--turns", "--quick", "--device"]),
-    (["predict"], ["IMAGE", "--json", "--show"]),
+    (["predict"], ["image", "--json", "--show"]),
     (["export"], ["mnist.onnx"]),
     (["notebooks"], ["nbconvert"]),
     (["report"], ["--check"]),
