@@ -225,7 +225,10 @@ def synchronize(device: torch.device) -> None:
 
 
 def bench(steps: list[str], turns: int = 3, quick: bool = False, device: str | None = None) -> dict:
-    """Measure the variants of these steps, `turns` times each; returns the record, and writes one that is whole."""
+    """Measure the variants of these steps, `turns` times each; returns the record.
+
+    It is written where it is of all steps and of all images.
+    """
     share = 0.1 if quick else 1.0
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler's library is talkative
     bare = subprocess.run([sys.executable, "-c", "import torch; print(open('/proc/self/status').read())"],
