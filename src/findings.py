@@ -64,6 +64,8 @@ def over_seeds(study: str, label: str) -> str:
     """What a recipe reaches on the test set over its seeds, and how many are consistent: a phrase in Markdown."""
     records = study_records(study)[label]
     histories = [record["history"] for record in records if "failed" not in record]
+    if not histories:
+        return f"all {len(records)} seeds diverged"
     train, test = ([history[-1][f"{part}_accuracy"] for history in histories] for part in ("train", "test"))
     worst = [worst_of_last_five(history) for history in histories]
     good = [accuracy for accuracy in test if accuracy > 50]  # a network that has lost its way stays near 10 %
@@ -76,9 +78,9 @@ def over_seeds(study: str, label: str) -> str:
 
 def precision_gap() -> str:
     """What the default precision costs in step 3 against float32, over paired seeds: one sentence."""
-    runs = finished("precision")
-    default, plain = last_accuracies("precision").values()
-    names = [records[0]["precision"] for records in runs.values()]
+    pairs = [pair for pair in zip(*study_records("precision").values()) if not any("failed" in record for record in pair)]
+    default, plain = ([record["history"][-1]["test_accuracy"] for record in runs] for runs in zip(*pairs))
+    names = [record["precision"] for record in pairs[0]]
     return (f"Over {len(plain)} paired seeds of step 3, {names[0]} ends at {spread(default)} % of the test images, "
             f"{names[1]} at {spread(plain)} %: a difference of {_points(mean(default) - mean(plain))}.")
 

@@ -4,7 +4,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock
@@ -69,5 +69,10 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         yield new
         os.replace(new, path)
+    except OSError as error:
+        if error.errno:
+            error.filename = str(path)  # nobody knows of the new one
+        raise
     finally:
-        new.unlink(missing_ok=True)
+        with suppress(OSError):  # mostly there is none any more; on a read-only file system there never was
+            new.unlink()
