@@ -168,8 +168,8 @@ def notebook_path(step: str) -> Path:
 
 def told(step: str) -> list[str]:
     """What a step's notebook says of the runs that others made: of its recipe over seeds, and of the studies it shows."""
-    studies = {"basic": ["learning_rate_basic"], "augmentation": ["path"],
-               "regularization": ["parts", "dropout", "step_size"]}[step]
+    studies = {"basic": ["learning_rate_basic"], "augmentation": ["path", "interpolation"],
+               "regularization": ["parts", "dropout", "step_size", "learning_rate_regularization"]}[step]
     return [over_seeds("steps", step), over_seeds("original", step), *map(sweep_table, studies)]
 
 
