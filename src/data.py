@@ -2,7 +2,9 @@
 
 import math
 import os
+import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torchvision import datasets
 from torchvision.datasets.utils import check_integrity, download_url, extract_archive
+
+from .records import replacing
 
 MEAN, STD = 0.1307, 0.3081  # of the pixels of the 60,000 training images, scaled to [0, 1]
 REDUCED_SIZE = 2_000        # images of a reduced run
@@ -34,7 +38,7 @@ def read_mnist(root: Path) -> tuple[datasets.MNIST, datasets.MNIST]:
     """The training and the test set as torchvision reads them from the four archives in `root/MNIST/raw`.
 
     The archives are verified and unpacked to a temporary folder: nothing unpacked is left that could be damaged later, and the
-    root need not be writable. Raises RuntimeError, in one line, where an archive is missing or damaged and cannot be downloaded.
+    root need not be writable. One that is missing or damaged is downloaded. Raises RuntimeError, in one line, where an archive is missing or damaged and cannot be downloaded.
     """
     with TemporaryDirectory() as scratch:
         unpacked = Path(scratch) / "MNIST" / "raw"
@@ -42,20 +46,26 @@ def read_mnist(root: Path) -> tuple[datasets.MNIST, datasets.MNIST]:
         for name, md5 in datasets.MNIST.resources:
             archive = root / "MNIST" / "raw" / name
             if not check_integrity(archive, md5):
-                _download(archive, md5)
+                archive = _download(archive, md5, scratch)
             extract_archive(archive, unpacked)
         return datasets.MNIST(scratch, train=True), datasets.MNIST(scratch, train=False)
 
 
-def _download(archive: Path, md5: str) -> None:
+def _download(archive: Path, md5: str, folder: str) -> Path:
+    """Download what `archive` should be to `folder`, and restore `archive` from there where it can be written."""
     fault = "is damaged" if archive.exists() else "is missing"
     for mirror in datasets.MNIST.mirrors:
         try:
-            return download_url(mirror + archive.name, archive.parent, md5=md5)
+            download_url(mirror + archive.name, folder, md5=md5)
+            break
         except (OSError, RuntimeError) as error:
             cause = str(error).splitlines()[0]
-    raise RuntimeError(f"{archive} {fault} and could not be downloaded ({cause}): restore it with git checkout, or put "
-                       f"MNIST's own archive of that name there, MD5 {md5}")
+    else:
+        raise RuntimeError(f"{archive} {fault} and could not be downloaded ({cause}): restore it with git checkout, or put "
+                           f"MNIST's own archive of that name there, MD5 {md5}")
+    with suppress(OSError), replacing(archive) as new:
+        shutil.copyfile(Path(folder, archive.name), new)
+    return Path(folder, archive.name)
 
 
 def load_mnist(split: str = "test", device: torch.device | str = "cpu") -> tuple[tuple[torch.Tensor, torch.Tensor], ...]:

@@ -78,11 +78,15 @@ def test_archives_that_cannot_be_used_are_one_clear_line(fault, raw):
     message = str(raised.value)
     assert "\n" not in message and f"{archive} is {'missing' if fault in ('missing', 'no root') else 'damaged'}" in message
     assert "restore it" in message
+    assert raw.exists() == (fault != "no root")  # a root that was mistyped is not made
 
 
-def test_a_damaged_archive_is_replaced_from_a_mirror(raw, tmp_path, monkeypatch, mnist):
+@pytest.mark.parametrize("writable", [True, False])
+def test_a_damaged_archive_is_replaced_from_a_mirror(writable, raw, tmp_path, monkeypatch, mnist):
     mirror = tmp_path / "mirror"
     shutil.copytree(raw, mirror)
+    if not writable:
+        monkeypatch.setenv("MNIST_ROOT", "/proc/mnist")
     for archive in raw.iterdir():
         archive.write_bytes(b"")
     with HTTPServer(("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=str(mirror))) as server:
@@ -91,7 +95,7 @@ def test_a_damaged_archive_is_replaced_from_a_mirror(raw, tmp_path, monkeypatch,
         _, (images, labels) = load_mnist()
         server.shutdown()
     assert torch.equal(images, mnist[1][0]) and torch.equal(labels, mnist[1][1])
-    assert all(archive.read_bytes() == (mirror / archive.name).read_bytes() for archive in raw.iterdir())
+    assert not writable or all(archive.read_bytes() == (mirror / archive.name).read_bytes() for archive in raw.iterdir())
 
 
 def test_what_is_unpacked_beside_the_archives_does_not_matter_and_nothing_is_written(raw, mnist):
