@@ -38,7 +38,8 @@ def read_mnist(root: Path) -> tuple[datasets.MNIST, datasets.MNIST]:
     """The training and the test set as torchvision reads them from the four archives in `root/MNIST/raw`.
 
     The archives are verified and unpacked to a temporary folder: nothing unpacked is left that could be damaged later, and the
-    root need not be writable. One that is missing or damaged is downloaded. Raises RuntimeError, in one line, where an archive is missing or damaged and cannot be downloaded.
+    root need not be writable. An archive that is missing or damaged is downloaded; raises RuntimeError, in one line, where it
+    cannot be.
     """
     with TemporaryDirectory() as scratch:
         unpacked = Path(scratch) / "MNIST" / "raw"
@@ -46,13 +47,13 @@ def read_mnist(root: Path) -> tuple[datasets.MNIST, datasets.MNIST]:
         for name, md5 in datasets.MNIST.resources:
             archive = root / "MNIST" / "raw" / name
             if not check_integrity(archive, md5):
-                archive = _download(archive, md5, scratch)
+                archive = _download(archive, md5, Path(scratch))
             extract_archive(archive, unpacked)
         return datasets.MNIST(scratch, train=True), datasets.MNIST(scratch, train=False)
 
 
-def _download(archive: Path, md5: str, folder: str) -> Path:
-    """Download what `archive` should be to `folder`, and restore `archive` from there where it can be written."""
+def _download(archive: Path, md5: str, folder: Path) -> Path:
+    """Download what `archive` should be to `folder`, and from there to its place, where that can be written."""
     fault = "is damaged" if archive.exists() else "is missing"
     for mirror in datasets.MNIST.mirrors:
         try:
@@ -64,8 +65,8 @@ def _download(archive: Path, md5: str, folder: str) -> Path:
         raise RuntimeError(f"{archive} {fault} and could not be downloaded ({cause}): restore it with git checkout, or put "
                            f"MNIST's own archive of that name there, MD5 {md5}")
     with suppress(OSError), replacing(archive) as new:
-        shutil.copyfile(Path(folder, archive.name), new)
-    return Path(folder, archive.name)
+        shutil.copyfile(folder / archive.name, new)
+    return folder / archive.name
 
 
 def load_mnist(split: str = "test", device: torch.device | str = "cpu") -> tuple[tuple[torch.Tensor, torch.Tensor], ...]:

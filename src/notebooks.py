@@ -32,10 +32,11 @@ def execute_all() -> None:
     A reduced run executes them too, and leaves the files as they were. Raises RuntimeError, in one line, where a cell
     fails; that notebook stays as it was. Where they cannot be written, it says so before anything is trained.
     """
+    for path in map(notebook_path, STEPS):
+        if not reduced() and not os.access(path, os.W_OK):
+            raise RuntimeError(f"{path} cannot be written: no notebook was executed")
     for step, experiment in STEPS.items():
         path = notebook_path(step)
-        if not reduced() and not os.access(path, os.W_OK):
-            raise RuntimeError(f"{path} cannot be written: nothing was executed; python -m src train {step} trains all the same")
         notebook = nbformat.read(path, as_version=4)
         with tqdm(total=1 if reduced() else experiment.epochs, desc=path.name, unit="epoch") as bar:
             try:

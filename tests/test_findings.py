@@ -51,3 +51,10 @@ def test_over_seeds_counts_the_consistent_and_those_that_are_lost(runs, expected
     for seed, run in enumerate(runs, 1):
         records.save("study", {"version": records.VERSION, "recipe": asdict(BASIC), "seed": seed, "history": run})
     assert findings.over_seeds("one", "a") == expected
+
+
+def test_over_seeds_of_seeds_that_all_diverged(results, monkeypatch):
+    monkeypatch.setitem(STUDIES, "one", Study("?", "x", {"a": BASIC}, seeds=2))
+    for seed in (1, 2):
+        records.save("study", {"version": records.VERSION, "recipe": asdict(BASIC), "seed": seed, "history": [], "failed": "!"})
+    assert findings.over_seeds("one", "a") == "all 2 seeds diverged"

@@ -19,7 +19,6 @@ KILLS = """
 import hashlib, json, os, random, signal, sys, time
 from dataclasses import replace
 from pathlib import Path
-from pathlib import Path
 from src import records
 from src.experiments import AUGMENTATION, run
 
@@ -129,8 +128,7 @@ def test_a_damaged_checkpoint_is_said_and_the_run_starts_over(content, interrupt
 def test_ctrl_c_on_the_command_line_is_one_line(monkeypatch):
     monkeypatch.setenv("MNIST_REDUCED", "500")
     process = subprocess.Popen([sys.executable, "-m", "src", "train", "basic", "--device", "cpu", "--fresh"],
-                               cwd=Path(__file__).parent.parent,
-                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+                               cwd=Path(__file__).parent.parent, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     for line in process.stdout:
         if line.startswith("EPOCH: 2"):
             break
