@@ -105,15 +105,20 @@ class CapturedStep:
         return self.outcome
 
 
-def update_average(averaged: AveragedModel, model: nn.Module) -> None:
-    """`averaged.update_parameters(model)` for an exponential average, without what the method does for other kinds.
+def averaging(averaged: AveragedModel, model: nn.Module) -> Callable[[], None]:
+    """What takes the new weights and buffers of `model` into `averaged`, an exponential average.
 
-    That is a copy of its count to the device, in every step, which takes time and which a CUDA graph cannot hold.
+    It does what `averaged.update_parameters(model)` does, but does not look for them anew every time, and leaves out the copy
+    of a count to the device, which takes time and which a CUDA graph cannot hold.
     """
-    if averaged.n_averaged == 0:
-        averaged.update_parameters(model)
-        return
     both = [[value for value in (*module.parameters(), *module.buffers()) if value.is_floating_point()]
             for module in (averaged.module, model)]
-    with torch.no_grad():
-        averaged.multi_avg_fn(*both, averaged.n_averaged)
+
+    @torch.no_grad()
+    def update() -> None:
+        if averaged.n_averaged == 0:
+            averaged.update_parameters(model)
+        else:
+            averaged.multi_avg_fn(*both, averaged.n_averaged)
+
+    return update

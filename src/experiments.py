@@ -19,6 +19,7 @@ from torch.optim.lr_scheduler import OneCycleLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from . import records
+from .channels_last import channels_last
 from .checkpoints import Checkpoint, save_state
 from .data import Loader, RandomAffine, load_mnist, reduced
 from .device import device_name, pick_device, pick_precision
@@ -47,6 +48,7 @@ class Experiment:
     scheduler_args: dict = field(default_factory=dict)
     ema_decay: float | None = None    # per batch; tests the exponential moving average of weights and buffers
     split: str = "test"               # evaluate on the test set, or, to select, on the validation split
+    channels_last: bool = False       # where bfloat16 on the CPU: train with the kernels of channels_last.py
     precision: str = "auto"           # of forward and backward pass: "float32", "bfloat16", or whichever is faster
 
     def __new__(cls, *values, **fields):
@@ -109,8 +111,12 @@ def prepare(experiment: Experiment, seed: int = 1, device: str | None = None) ->
         scheduler = getattr(lr_scheduler, experiment.scheduler)(optimizer, **experiment.scheduler_args)
     if experiment.ema_decay is not None:
         averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(experiment.ema_decay), use_buffers=True)
+    forward = None
+    if experiment.channels_last and device.type == "cpu" and precision == torch.bfloat16:
+        forward = channels_last(model)
     return {"model": model, "device": device, "train_loader": train_loader, "test_loader": test_loader,
-            "optimizer": optimizer, "scheduler": scheduler, "averaged": averaged, "precision": precision}
+            "optimizer": optimizer, "scheduler": scheduler, "averaged": averaged, "forward": forward,
+            "precision": precision}
 
 
 class Interrupted(KeyboardInterrupt):
@@ -160,7 +166,8 @@ def run(experiment: Experiment, seed: int = 1, device: str | None = None, *, pro
         "version": records.VERSION, "recipe": asdict(experiment), "seed": seed, "history": history,
         "train_size": train_size, "test_size": test_size,
         "seconds": spent + time.perf_counter() - started, **environment(parts["device"]),
-        "precision": str(parts["precision"]).removeprefix("torch."), **({"failed": str(diverged)} if diverged else {}),
+        "precision": str(parts["precision"]).removeprefix("torch."), "channels_last": parts["forward"] is not None,
+        **({"failed": str(diverged)} if diverged else {}),
     }
     model = (parts["averaged"].module if parts["averaged"] else parts["model"]).eval()
     if keep and not reduced():
@@ -220,7 +227,7 @@ AUGMENTATION = Experiment(
     augmentation={"degrees": 10, "translate": (1 / 28, 1 / 28), "scale": (0.9, 1.1), "shear": 6, "interpolation": "nearest"},
     optimizer="SGD", optimizer_args={"lr": 0.2, "momentum": 0.9, "nesterov": True, "weight_decay": 2e-4},
     scheduler="OneCycleLR", scheduler_args={"pct_start": 0.15, "anneal_strategy": "linear", "cycle_momentum": False},
-    ema_decay=0.998)
+    ema_decay=0.998, channels_last=True)
 STEPS = {step.name: step for step in (BASIC, REGULARIZATION, AUGMENTATION)}
 
 

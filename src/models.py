@@ -17,8 +17,11 @@ class Net(nn.Module):
         self.classifier = classifier
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = self.features(x).flatten(1)
-        return F.log_softmax(self.classifier(x), dim=1, dtype=torch.float32)
+        return self.classify(self.features(x))
+
+    def classify(self, features: torch.Tensor) -> torch.Tensor:
+        """Log-probabilities, shape (N, 10), of what `self.features` has made of the images."""
+        return F.log_softmax(self.classifier(features.flatten(1)), dim=1, dtype=torch.float32)
 
 
 def block(in_channels: int, out_channels: int, kernel_size: int = 3, *, padding: int = 0, batch_norm: bool = True,

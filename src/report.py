@@ -118,6 +118,7 @@ def hyperparameters() -> str:
         "loss": lambda step: "negative log-likelihood",
         "seed": lambda step: shown(step.name)["seed"],
         "precision": lambda step: shown(step.name)["precision"],
+        "memory format": lambda step: "channels last" if shown(step.name).get("channels_last") else "channels first",
     }
     rows = [f"| | {' | '.join(STEPS)} |", "| --- |" + " --- |" * len(STEPS)]
     rows += [f"| {name} | {' | '.join(str(describe(step)) for step in STEPS.values())} |"

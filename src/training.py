@@ -12,7 +12,7 @@ from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
-from .device import CapturedStep, Step, keep_memory, update_average
+from .device import CapturedStep, Step, averaging, keep_memory
 
 REFRESH = 0.3  # seconds between two refreshes of the progress bar: reading the loss waits for the device
 
@@ -42,20 +42,25 @@ class DivergenceError(RuntimeError):
 
 
 def make_step(model: nn.Module, device: torch.device, optimizer: torch.optim.Optimizer, *,
-              averaged: AveragedModel | None = None, precision: torch.dtype = torch.float32) -> Step:
+              averaged: AveragedModel | None = None, forward: Callable[[torch.Tensor], torch.Tensor] | None = None,
+              precision: torch.dtype = torch.float32) -> Step:
     """What happens with every batch, as a function of its data and target that returns the loss and the model's output.
 
-    `averaged` takes in the new weights. On a CUDA device the step is captured as a graph.
+    `averaged` takes in the new weights. `forward` is what computes the output, by default the model itself. On a CUDA device
+    the step is captured as a graph.
     """
+    forward = model if forward is None else forward
+    update_average = averaging(averaged, model) if averaged else None
+
     def step(data: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         optimizer.zero_grad()
         with torch.autocast(device.type, precision, enabled=precision != torch.float32):
-            output = model(data)
+            output = forward(data)
             loss = F.nll_loss(output, target)
         loss.backward()
         optimizer.step()
-        if averaged:
-            update_average(averaged, model)
+        if update_average:
+            update_average()
         return loss.detach(), output.detach()
 
     return CapturedStep(step, optimizer) if device.type == "cuda" else step
@@ -123,19 +128,20 @@ def predict(model: nn.Module, device: torch.device, loader) -> tuple[torch.Tenso
 
 def fit(model: nn.Module, device: torch.device, train_loader, test_loader, optimizer: torch.optim.Optimizer, epochs: int, *,
         scheduler: LRScheduler | None = None, averaged: AveragedModel | None = None,
-        precision: torch.dtype = torch.float32, progress: bool = True, test_name: str = "Test set",
-        history: list[dict] | None = None, after_epoch: Callable[[list[dict]], None] | None = None) -> list[dict]:
+        forward: Callable[[torch.Tensor], torch.Tensor] | None = None, precision: torch.dtype = torch.float32,
+        progress: bool = True, test_name: str = "Test set", history: list[dict] | None = None,
+        after_epoch: Callable[[list[dict]], None] | None = None) -> list[dict]:
     """Train and test for `epochs` epochs; returns the history, one dict per epoch.
 
     Its keys: `epoch` (from 1), `train_loss`, `train_accuracy`, `test_loss`, `test_accuracy`, `seconds` (of training).
     A `OneCycleLR` is stepped after every batch, any other scheduler after every epoch. Where there is an `averaged` model,
-    it is the one that is tested. A run that goes on passes the `history` until then, which grows in place; `after_epoch` is
-    called with it after each epoch.
+    it is the one that is tested. `forward` is as `make_step` takes it. A run that goes on passes the `history` until then,
+    which grows in place; `after_epoch` is called with it after each epoch.
 
     Raises DivergenceError as soon as the loss is not finite.
     """
     keep_memory()
-    step = make_step(model, device, optimizer, averaged=averaged, precision=precision)
+    step = make_step(model, device, optimizer, averaged=averaged, forward=forward, precision=precision)
     per_batch = isinstance(scheduler, OneCycleLR)
     history = [] if history is None else history
     for epoch in range(len(history) + 1, epochs + 1):

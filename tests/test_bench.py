@@ -23,7 +23,7 @@ def test_every_switch_of_a_step_with_augmentation_is_measured():
     measured = [bench.VARIANTS[name] for name in bench.variants("augmentation")]
     assert bench.Variant() in measured and all(
         any(getattr(variant, switch) != getattr(bench.Variant(), switch) for variant in measured)
-        for switch in ("workers", "float32", "fused", "keep_memory", "redraw", "images", "epochs"))
+        for switch in ("workers", "float32", "channels_last", "fused", "keep_memory", "redraw", "images", "epochs"))
     assert [name.split(":")[0] for name in bench.variants("basic")] == ["ours", "plain"]
 
 
