@@ -123,8 +123,9 @@ def channels_last(model: Net) -> Callable[[torch.Tensor], torch.Tensor] | None:
         return None
     layers = []
     for layer in (layer for part in model.features for layer in (part if isinstance(part, nn.Sequential) else [part])):
+        before = layers[-1] if layers else None
         match layer:
-            case nn.BatchNorm2d(affine=True, track_running_stats=True, momentum=float()) if layers and isinstance(layers[-1], nn.ReLU):
+            case nn.BatchNorm2d(affine=True, track_running_stats=True, momentum=float()) if isinstance(before, nn.ReLU):
                 layers[-1] = ReLUBatchNorm2d(layer)
             case nn.MaxPool2d(kernel_size=2, stride=2, padding=0, dilation=1, ceil_mode=False, return_indices=False):
                 layers.append(MaxPool2d())
