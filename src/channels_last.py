@@ -33,7 +33,7 @@ def kernels() -> ctypes.CDLL | None:
             return ctypes.CDLL(str(library))
         except (OSError, subprocess.CalledProcessError) as error:
             reason = (getattr(error, "stderr", None) or str(error)).strip().splitlines()[-1]
-            print(f"Training is slower than it could be: there is no C compiler for {SOURCE.name} ({reason}).", file=sys.stderr)
+            print(f"Training is slower than it could be: {SOURCE.name} cannot be built ({reason}).", file=sys.stderr)
 
 
 def _call(name: str, *values: torch.Tensor | int | float) -> None:
