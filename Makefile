@@ -1,6 +1,6 @@
-# make run   executes the three notebooks in place, then refreshes the pictures and the README
-# make test  runs the tests
-# make clean removes what git does not know: environment, caches, unpacked data
+# make run   executes the three notebooks in place, then updates the pictures and the READMEs
+# make test  runs ruff and the tests
+# make clean removes what git does not know: environment, caches, unfinished runs, your own records
 
 PYTHON ?= python3
 PY := .venv/bin/python
@@ -12,6 +12,7 @@ run: .venv/installed
 	$(PY) -m src report
 
 test: .venv/installed
+	$(PY) -m ruff check
 	$(PY) -m pytest
 
 .venv/installed: requirements.txt
@@ -20,5 +21,6 @@ test: .venv/installed
 	touch .venv/installed
 
 clean:
-	rm -rf .venv .pytest_cache .hypothesis src/__pycache__ tests/__pycache__ Notebooks/.ipynb_checkpoints
-	rm -rf results/.lock results/.checkpoints data/MNIST/raw/*-ubyte *.onnx
+	rm -rf .venv .pytest_cache .ruff_cache .hypothesis Notebooks/.ipynb_checkpoints
+	rm -rf src/__pycache__ src/evidence/__pycache__ tests/__pycache__
+	rm -rf results/.lock results/.checkpoints results/local.jsonl *.onnx

@@ -2,9 +2,7 @@
 
 import math
 import os
-import shutil
 from collections.abc import Iterator
-from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,19 +10,17 @@ from tempfile import TemporaryDirectory
 import torch
 import torch.nn.functional as F
 from torchvision import datasets
-from torchvision.datasets.utils import check_integrity, download_url, extract_archive
-
-from .records import replacing
+from torchvision.datasets.utils import check_integrity, extract_archive
 
 MEAN, STD = 0.1307, 0.3081  # of the pixels of the 60,000 training images, scaled to [0, 1]
-REDUCED_SIZE = 2_000        # images of a reduced run
+SMOKE_TEST_SIZE = 2_000     # training images, and test images
 
 
-def reduced() -> int:
-    """The epochs of a reduced run (few images, nothing kept) if the environment variable MNIST_REDUCED asks for one, else 0."""
+def smoke_test_epochs() -> int:
+    """The number of epochs if the environment variable MNIST_REDUCED asks for a smoke test (few images, nothing saved), else 0."""
     text = os.environ.get("MNIST_REDUCED") or "0"
     if not text.isdecimal():
-        raise ValueError(f"MNIST_REDUCED is {text!r}: it is the number of epochs of a reduced run, or 0")
+        raise ValueError(f"MNIST_REDUCED must be the number of epochs of a smoke test, or 0; got {text!r}")
     return int(text)
 
 
@@ -37,36 +33,19 @@ def data_root() -> Path:
 def read_mnist(root: Path) -> tuple[datasets.MNIST, datasets.MNIST]:
     """The training and the test set as torchvision reads them from the four archives in `root/MNIST/raw`.
 
-    The archives are verified and unpacked to a temporary folder: nothing unpacked is left that could be damaged later, and the
-    root need not be writable. An archive that is missing or damaged is downloaded; raises RuntimeError, in one line, where it
-    cannot be.
+    The archives are verified and extracted to a temporary folder: no extracted file is left that could be damaged later, and the
+    root need not be writable. Raises RuntimeError, in one line, if an archive is missing or damaged.
     """
     with TemporaryDirectory() as scratch:
-        unpacked = Path(scratch) / "MNIST" / "raw"
-        unpacked.mkdir(parents=True)
+        extracted = Path(scratch) / "MNIST" / "raw"
+        extracted.mkdir(parents=True)
         for name, md5 in datasets.MNIST.resources:
             archive = root / "MNIST" / "raw" / name
             if not check_integrity(archive, md5):
-                archive = _download(archive, md5, Path(scratch))
-            extract_archive(archive, unpacked)
+                raise RuntimeError(f"{archive} is {'damaged' if archive.exists() else 'missing'}: restore it with git checkout, or "
+                                   f"download it from {datasets.MNIST.mirrors[0]}{name} (MD5 {md5})")
+            extract_archive(archive, extracted)
         return datasets.MNIST(scratch, train=True), datasets.MNIST(scratch, train=False)
-
-
-def _download(archive: Path, md5: str, folder: Path) -> Path:
-    """Download what `archive` should be to `folder`, and from there to its place, where that can be written."""
-    fault = "is damaged" if archive.exists() else "is missing"
-    for mirror in datasets.MNIST.mirrors:
-        try:
-            download_url(mirror + archive.name, folder, md5=md5)
-            break
-        except (OSError, RuntimeError) as error:
-            cause = str(error).splitlines()[0]
-    else:
-        raise RuntimeError(f"{archive} {fault} and could not be downloaded ({cause}): restore it with git checkout, or put "
-                           f"MNIST's own archive of that name there, MD5 {md5}")
-    with suppress(OSError), replacing(archive) as new:
-        shutil.copyfile(folder / archive.name, new)
-    return folder / archive.name
 
 
 def load_mnist(split: str = "test", device: torch.device | str = "cpu") -> tuple[tuple[torch.Tensor, torch.Tensor], ...]:
@@ -74,39 +53,34 @@ def load_mnist(split: str = "test", device: torch.device | str = "cpu") -> tuple
 
     Images are float32 in [0, 1] of shape (N, 1, 28, 28), labels int64 of shape (N,), both on `device`.
     With `split="test"` these are the 60,000 training and the 10,000 test images; with `split="validation"` the first
-    50,000 and the last 10,000 training images, and the test set is not used. A reduced run gets the first
-    2,000 of each.
+    50,000 and the last 10,000 training images, and the test set is not used. A smoke test gets the first 2,000 of each.
 
-    Raises RuntimeError, in one line, if an archive is missing or damaged and cannot be downloaded.
+    Raises RuntimeError, in one line, if an archive is missing or damaged.
     """
     if split not in ("test", "validation"):
-        raise ValueError(f"unknown split {split!r}: it is 'test' or 'validation'")
+        raise ValueError(f"unknown split {split!r}: choose 'test' or 'validation'")
     images, labels = (torch.cat([getattr(part, name) for part in read_mnist(data_root())]) for name in ("data", "targets"))
-    first, last = {"test": (slice(60_000), slice(60_000, None)), "validation": (slice(50_000), slice(50_000, 60_000))}[split]
-    limit = REDUCED_SIZE if reduced() else None
+    end, limit = 60_000 if split == "test" else 50_000, SMOKE_TEST_SIZE if smoke_test_epochs() else None
     return tuple((images[part][:limit].unsqueeze(1).to(device).float().div_(255), labels[part][:limit].to(device))
-                 for part in (first, last))
+                 for part in (slice(end), slice(end, end + 10_000)))
 
 
 def normalize(images: torch.Tensor) -> torch.Tensor:
-    """Images in [0, 1] to zero mean and unit standard deviation over the training set."""
+    """Shift and scale images in [0, 1] to zero mean and unit standard deviation over the training set."""
     return (images - MEAN) / STD
 
 
 class RandomAffine:
     """`torchvision.transforms.RandomAffine` for a whole batch: every image gets a transform of its own.
 
-    `degrees`: rotation in (-degrees, degrees). `translate`: greatest shift as a fraction of width and height, rounded to
+    `degrees`: rotation in (-degrees, degrees). `translate`: maximum shift as a fraction of width and height, rounded to
     whole pixels as torchvision does. `scale`: range of the factor. `shear`: shear along x in (-shear, shear) degrees.
-    `interpolation`: "nearest" (torchvision's default), "bilinear" or "bicubic". What comes in from outside is black.
+    `interpolation`: "nearest" (torchvision's default) or "bilinear". Out-of-bounds pixels are filled with 0.
     """
 
     def __init__(self, degrees: float = 0.0, translate: tuple[float, float] = (0.0, 0.0),
                  scale: tuple[float, float] = (1.0, 1.0), shear: float = 0.0, interpolation: str = "nearest"):
-        if interpolation not in ("nearest", "bilinear", "bicubic"):
-            raise ValueError(f"unknown interpolation {interpolation!r}: it is 'nearest', 'bilinear' or 'bicubic'")
-        self.degrees, self.translate, self.scale, self.shear = degrees, translate, scale, shear
-        self.interpolation = interpolation
+        self.degrees, self.translate, self.scale, self.shear, self.interpolation = degrees, translate, scale, shear, interpolation
 
     def matrices(self, count: int, size: int = 28, generator: torch.Generator | None = None) -> torch.Tensor:
         """Random inverse transforms for `count` images of `size` × `size` pixels: float32 of shape (count, 2, 3)."""
@@ -136,18 +110,17 @@ def affine_matrices(angle: torch.Tensor, translate: torch.Tensor, scale: torch.T
 
 
 def affine(images: torch.Tensor, matrices: torch.Tensor, interpolation: str = "nearest") -> torch.Tensor:
-    """Transform each image of a batch (N, 1, H, W) in [0, 1] by its own inverse matrix; what comes in from outside is 0."""
+    """Transform each image of a batch (N, 1, H, W) in [0, 1] by its own inverse matrix; out-of-bounds pixels are filled with 0."""
     grid = F.affine_grid(matrices, list(images.shape), align_corners=False)
-    sampled = F.grid_sample(images, grid, mode=interpolation, padding_mode="zeros", align_corners=False)
-    return sampled.clamp_(0, 1) if interpolation == "bicubic" else sampled  # which overshoots at sharp edges
+    return F.grid_sample(images, grid, mode=interpolation, padding_mode="zeros", align_corners=False)
 
 
 class Loader:
-    """Batches of tensors that are on the device already: no worker processes and no Python per image.
+    """Batches of tensors that are already on the device: no worker processes, and no Python code per image.
 
-    Iterating yields `(data, target)` of up to `batch_size` images in [0, 1], augmented and normalised where asked
-    for. With a `generator` (on the CPU) every pass is a new shuffle drawn from it, and so is the augmentation:
-    the same seed gives the same batches on every device. Without one the order is that of the set.
+    Iterating yields `(data, target)` of up to `batch_size` images, augmented if `augment` is given, and normalised or in [0, 1].
+    With a `generator` (on the CPU), every pass draws a new shuffle and new transforms from it: the same seed gives the same ones on
+    every device. Without one, the order is that of the data set.
     """
 
     def __init__(self, images: torch.Tensor, labels: torch.Tensor, batch_size: int = 250, *,

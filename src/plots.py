@@ -1,16 +1,15 @@
-"""Figures from arrays and histories. Knows no file and no experiment; every function returns a new figure."""
+"""Figures from tensors, histories and numbers. Every function returns a new figure; none reads files or runs experiments."""
 
 from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import torch
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
 
 TARGET = 99.4  # % test accuracy
-TRAIN, TEST, QUIET = "#4477aa", "#cc3311", "#777777"  # distinct to colour-blind eyes too (Paul Tol)
-STEP_COLOURS = ("#bbbbbb", "#4477aa", "#cc3311")
+BLUE, RED, GREY = "#4477aa", "#cc3311", "#777777"  # colour-blind safe (Paul Tol)
 plt.rcParams.update({
     "figure.dpi": 100, "savefig.dpi": 150, "figure.constrained_layout.use": True, "font.size": 11, "axes.titlesize": 12,
     "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.3, "axes.axisbelow": True,
@@ -31,119 +30,129 @@ def digits(images: torch.Tensor, titles: Sequence[object] = (), columns: int = 1
     return figure
 
 
-def predictions(images: torch.Tensor, probabilities: torch.Tensor, titles: Sequence[str]) -> Figure:
-    """Each image of shape (N, 1, 28, 28) in [0, 1] beside its probabilities of the ten digits, shape (N, 10)."""
-    figure, grid = plt.subplots(len(images), 2, figsize=(5.6, 1.5 * len(images)), squeeze=False, width_ratios=[1, 2.4])
-    for (image_axes, axes), image, values, title in zip(grid, images, probabilities, titles):
-        image_axes.imshow(image.squeeze().cpu(), cmap="gray_r", vmin=0, vmax=1)
-        image_axes.set_axis_off()
-        axes.bar(range(10), values.cpu(), color=[TEST if value == values.max() else TRAIN for value in values])
-        axes.set(ylim=(0, 1.02), xticks=range(10), yticks=(0, 0.5, 1))
-        axes.set_title(title, fontsize=9, loc="left", pad=3)
-        axes.tick_params(labelsize=8)
-        axes.grid(axis="x", visible=False)
-    return figure
-
-
 def curves(history: Sequence[Mapping]) -> Figure:
-    """The four curves of one run over its epochs: loss and accuracy, in training and in the test."""
+    """Loss and accuracy of one run over its epochs, in training and on the test set, and below them the learning rate."""
     epochs = [epoch["epoch"] for epoch in history]
-    figure, (loss, accuracy) = plt.subplots(1, 2, figsize=(8.6, 3.6))
-    for part, label, colour in (("train", "training (as seen while training)", TRAIN), ("test", "test", TEST)):
-        loss.plot(epochs, [epoch[f"{part}_loss"] for epoch in history], "o-", ms=4, color=colour, label=label)
-        accuracy.plot(epochs, [epoch[f"{part}_accuracy"] for epoch in history], "o-", ms=4, color=colour, label=label)
-    loss.set(title="Loss", xlabel="epoch", ylabel="mean negative log-likelihood (nats)", yscale="log")
-    # The first epochs, far below the others, may run out of the picture.
-    settled = min(epoch[f"{part}_accuracy"] for epoch in history[2:] or history for part in ("train", "test"))
-    accuracy.set(title="Accuracy", xlabel="epoch", ylabel="accuracy (%)", ylim=(max(0, settled - 0.3), 100.05))
-    _target_line(accuracy)
+    figure, ((loss, accuracy), rates) = plt.subplots(2, 2, figsize=(8.6, 4.4), sharex=True, height_ratios=[4, 1])
+    for part, label, colour in (("train", "training (mean over the epoch)", BLUE), ("test", "test", RED)):
+        for axes, measure in ((loss, "loss"), (accuracy, "accuracy")):
+            axes.plot(epochs, [epoch[f"{part}_{measure}"] for epoch in history], "o-", ms=4, color=colour, label=label)
+    loss.set(title="Loss", ylabel="mean negative log-likelihood", yscale="log")
+    loss.yaxis.set(major_locator=LogLocator(subs=(1, 2, 5)), major_formatter="{x:g}", minor_locator=NullLocator())
+    low = min(epoch[f"{part}_accuracy"] for epoch in history[2:] or history for part in ("train", "test"))  # else cut off
+    accuracy.set(title="Accuracy", ylabel="accuracy (%)", ylim=(max(0, low - 0.3), 100.05))
+    _mark_target(accuracy)
     loss.legend(fontsize=9)
-    for axes in (loss, accuracy):
+    for axes in rates:
+        axes.step(epochs, [epoch["learning_rate"] for epoch in history], color=GREY, where="mid")
+        axes.set(xlabel="epoch", ylim=(0, None))
         axes.xaxis.get_major_locator().set_params(integer=True)
+    rates[0].set_ylabel("learning\nrate", fontsize=9)
     return figure
 
 
-def _target_line(axes: Axes) -> None:
-    axes.axhline(TARGET, color=QUIET, ls="--", lw=1.2)
-    axes.text(1.005, TARGET, "99.4 %", color=QUIET, fontsize=9, va="center", transform=axes.get_yaxis_transform())
+def _mark_target(axes: Axes) -> None:
+    axes.axhline(TARGET, color=GREY, ls="--", lw=1.2)
+    axes.text(1.005, TARGET, "99.4 %", color=GREY, fontsize=9, va="center", transform=axes.get_yaxis_transform())
 
 
-def spread(histories: Mapping[str, Sequence[Sequence[Mapping]]]) -> Figure:
-    """Test accuracy per epoch of several recipes over their seeds: mean and range; and every seed in the last eight epochs."""
+def seeds(histories: Mapping[str, Sequence[Sequence[Mapping]]]) -> Figure:
+    """Test accuracy per epoch of several recipes over their seeds: mean and range; and the last epochs of every seed, enlarged."""
     figure, (whole, end) = plt.subplots(1, 2, figsize=(9.6, 4.2))
-    for (label, runs), colour in zip(histories.items(), STEP_COLOURS):
+    for (label, runs), colour in zip(histories.items(), ("#999999", BLUE, RED)):
+        if not runs:
+            continue
         epochs = [epoch["epoch"] for epoch in runs[0]]
-        tests = torch.tensor([[epoch["test_accuracy"] for epoch in history] for history in runs], dtype=torch.float64)
+        accuracies = torch.tensor([[epoch["test_accuracy"] for epoch in history] for history in runs], dtype=torch.float64)
+        whole.fill_between(epochs, accuracies.amin(0), accuracies.amax(0), color=colour, alpha=0.25, lw=0)
+        end.plot(epochs, accuracies.T, color=colour, lw=0.7, alpha=0.5)
         for axes in (whole, end):
-            axes.plot(epochs, tests.mean(0), "o-", ms=4, color=colour, label=f"{label}: {tests[:, -1].mean():.2f} % at the end")
-        whole.fill_between(epochs, tests.amin(0), tests.amax(0), color=colour, alpha=0.25, lw=0)
-        end.plot(epochs, tests.T, color=colour, lw=0.8, alpha=0.6)
+            axes.plot(epochs, accuracies.mean(0), "o-", ms=4, color=colour,
+                      label=f"{label}: {accuracies[:, -1].mean():.2f} % ({len(runs)} seeds)")
     whole.set(title="Mean and range over the seeds", xlabel="epoch", ylabel="test accuracy (%)", ylim=(96, 99.9))
-    end.set(title="Mean and every seed, last eight epochs", xlabel="epoch", xlim=(epochs[-8:][0] - 0.2, epochs[-1] + 0.2),
-            ylim=(99.15, 99.7))
+    end.set(title="Mean and every seed, above 99.15 %", xlabel="epoch", ylim=(99.15, 99.7),  # step 1 ends below
+            xlim=(epochs[-8:][0] - 0.2, epochs[-1] + 0.2))
     for axes in (whole, end):
-        axes.xaxis.get_major_locator().set_params(integer=True)
-        _target_line(axes)
-    whole.legend(loc="lower right", frameon=True, framealpha=0.85, edgecolor="none")
+        axes.set_xticks(range(1, epochs[-1] + 1) if axes is whole else epochs[-8:])
+        _mark_target(axes)
+    figure.legend(*whole.get_legend_handles_labels(), loc="outside upper center", ncols=3)
     return figure
 
 
-def path(values: Mapping[str, Sequence[float]], gained: Mapping[str, str]) -> Figure:
-    """Recipes from top to bottom, each one change away from the one above: seeds, mean and standard deviation.
+def _dots(axes: Axes, values: Sequence[float], position: float, vertical: bool) -> None:
+    """One dot for each seed beside its mean, which is a line; equal values are placed beside each other."""
+    offsets = [0.09 * values[:index].count(value) for index, value in enumerate(values)]
+    places, mean = [position + offset for offset in offsets], sum(values) / len(values)
+    dots = {"marker": "o", "s": 22, "facecolors": "none", "edgecolors": BLUE, "linewidths": 1}
+    line = ([position - 0.3, position + 0.3], [mean, mean])
+    axes.scatter(*((places, values) if vertical else (values, places)), **dots, label="one seed")
+    axes.plot(*(line if vertical else line[::-1]), color=RED, lw=2, label="mean")
 
-    `values` holds the accuracies in % of each recipe's seeds; beside them stands what the change `gained`, as text.
+
+def ablation(accuracies: Mapping[str, Sequence[float]], gains: Mapping[str, tuple[float, float, float]]) -> Figure:
+    """Recipes from top to bottom, each with one change more than the one above it.
+
+    `accuracies` in % of the seeds of each recipe; `gains`: for each recipe but the first, the difference of the means from the one
+    above, and its 95 % interval (low, high), in percentage points.
     """
-    figure, axes = plt.subplots(figsize=(8.6, 0.42 * len(values) + 1.1))
-    for row, (label, accuracies) in enumerate(values.items()):
-        accuracies = torch.tensor(accuracies, dtype=torch.float64)
-        seeds = axes.plot(accuracies, [row - 0.12] * len(accuracies), "o", ms=5, mfc="none", color=TRAIN)[0]
-        average = axes.errorbar(accuracies.mean(), row + 0.12, xerr=_deviation(accuracies), fmt="s", ms=5, capsize=4, color=TEST)
-        axes.text(1.01, row, gained.get(label, ""), va="center", fontsize=9, transform=axes.get_yaxis_transform())
-    axes.set_yticks(range(len(values)), values)
-    axes.set(xlabel="validation accuracy (%)", ylim=(len(values) - 0.5, -0.5))
-    axes.grid(axis="y", visible=False)
-    _seeds_legend(figure, seeds, average)
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9.6, 0.42 * len(accuracies) + 1.2), sharey=True, width_ratios=[3, 2])
+    rows = list(accuracies)
+    for row, values in enumerate(accuracies.values()):
+        _dots(left, values, row, vertical=False)
+    for label, (gain, low, high) in gains.items():
+        right.errorbar(gain, rows.index(label), xerr=[[gain - low], [high - gain]], fmt="s", ms=5, capsize=4, color=BLUE)
+    right.axvline(0, color=GREY, lw=1.2)
+    left.set_yticks(range(len(rows)), rows)
+    left.set(xlabel="validation accuracy (%)", ylim=(len(rows) - 0.5, -0.5))
+    right.set(xlabel="gain over the row above (pp),\n95 % interval")
+    for axes in (left, right):
+        axes.grid(axis="y", visible=False)
+    _legend(figure, left)
     return figure
 
 
-def _deviation(values: torch.Tensor) -> float:
-    return values.std().item() if len(values) > 1 else 0.0
-
-
-def _seeds_legend(figure: Figure, seeds: Artist, average: Artist) -> None:
-    figure.legend([seeds, average], ["one seed", "mean ± standard deviation"], loc="outside upper right", ncols=2, fontsize=9)
-
-
-def confusion(labels: torch.Tensor, predictions: torch.Tensor) -> Figure:
-    """How often a digit (row) was read as another (column); what was read right is left out of the colours."""
-    counts = torch.bincount(10 * labels.cpu() + predictions.cpu(), minlength=100).view(10, 10)
-    wrong = counts.clone().fill_diagonal_(0)
-    figure, axes = plt.subplots(figsize=(5.4, 4.8))
-    shown = axes.imshow(wrong, cmap="Reds")
-    for row in range(10):
-        for column in range(10):
-            if counts[row, column]:
-                light = row != column and wrong[row, column] > wrong.max() / 2
-                axes.text(column, row, int(counts[row, column]), ha="center", va="center", fontsize=9,
-                          color="white" if light else QUIET if row == column else "black")
-    axes.set(xticks=range(10), yticks=range(10), xlabel="prediction", ylabel="label")
-    axes.grid(visible=False)
-    figure.colorbar(shown, ax=axes, label="wrong predictions (images)", shrink=0.85)
-    return figure
-
-
-def sweeps(named: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
-    """Several sweeps side by side on one scale: each seed, and mean ± standard deviation over the seeds."""
-    figure, row = plt.subplots(1, len(named), figsize=(8.6, 3.5), sharey=True, squeeze=False,
-                               width_ratios=[len(points) for points in named.values()])
-    for axes, (setting, points) in zip(row.flat, named.items()):
+def sweeps(settings: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
+    """Several sweeps side by side on one scale: the validation accuracy in % of every seed, and the mean over the seeds."""
+    figure, row = plt.subplots(1, len(settings), figsize=(8.6, 3.5), sharey=True, squeeze=False,
+                               width_ratios=[len(points) for points in settings.values()])
+    for axes, (setting, points) in zip(row.flat, settings.items()):
         for position, values in enumerate(points.values()):
-            values = torch.tensor(values, dtype=torch.float64)
-            seeds = axes.plot([position - 0.12] * len(values), values, "o", ms=5, mfc="none", color=TRAIN)[0]
-            average = axes.errorbar(position + 0.12, values.mean(), _deviation(values), fmt="s", ms=5, capsize=4, color=TEST)
-        axes.set_xticks(range(len(points)), [label.replace(", ", ",\n") for label in points])
+            _dots(axes, values, position, vertical=True)
+        axes.set_xticks(range(len(points)), [label.replace(" ", "\n") for label in points])
         axes.set(xlabel=setting, xlim=(-0.5, len(points) - 0.5))
         axes.grid(axis="x", visible=False)
     row[0, 0].set_ylabel("validation accuracy (%)")
-    _seeds_legend(figure, seeds, average)
+    _legend(figure, row[0, 0])
+    return figure
+
+
+def _legend(figure: Figure, axes: Axes) -> None:
+    figure.legend(*(entries[:2] for entries in axes.get_legend_handles_labels()), loc="outside upper right", ncols=2, fontsize=9)
+
+
+def bars(ratios: Mapping[str, Sequence[float]], xlabel: str) -> Figure:
+    """Horizontal bars from top to bottom: the mean of each label's values, with their range as a line."""
+    means = [sum(values) / len(values) for values in ratios.values()]
+    ranges = [[mean - min(values), max(values) - mean] for mean, values in zip(means, ratios.values())]
+    figure, axes = plt.subplots(figsize=(8.6, 0.36 * len(ratios) + 0.9))
+    axes.bar_label(axes.barh(list(ratios), means, color=BLUE, height=0.6, xerr=torch.tensor(ranges).T, capsize=3), fmt="  %.2f")
+    axes.set(xlabel=xlabel)
+    axes.invert_yaxis()
+    axes.grid(axis="y", visible=False)
+    return figure
+
+
+def confusion(labels: torch.Tensor, predictions: torch.Tensor) -> Figure:
+    """How often each digit (row) was classified as each digit (column); the colours leave out the correct ones."""
+    counts = torch.bincount(10 * labels.cpu() + predictions.cpu(), minlength=100).view(10, 10)
+    wrong = counts.clone().fill_diagonal_(0)
+    figure, axes = plt.subplots(figsize=(5.4, 4.8))
+    image = axes.imshow(wrong, cmap="Reds")
+    for row, column in counts.nonzero().tolist():
+        light = wrong[row, column] > wrong.max() / 2
+        axes.text(column, row, int(counts[row, column]), ha="center", va="center", fontsize=9,
+                  color="white" if light else GREY if row == column else "black")
+    axes.set(xticks=range(10), yticks=range(10), xlabel="prediction", ylabel="label")
+    axes.grid(visible=False)
+    figure.colorbar(image, ax=axes, label="misclassified images", shrink=0.85)
     return figure

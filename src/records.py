@@ -9,70 +9,60 @@ from pathlib import Path
 
 from filelock import FileLock
 
-RESULTS = Path(__file__).parent.parent / "results"
-VERSION = 1  # of a record
+RESULTS = Path(os.environ.get("MNIST_RESULTS") or Path(__file__).parent.parent / "results")
 
 
-def key(record: dict) -> str:
-    """What makes a run one and the same: its recipe (whatever its name) and its seed."""
+def record_key(record: dict) -> str:
+    """What identifies a run: its recipe (except the name; with the precision used), seed, device type and model layers."""
     recipe = {field: value for field, value in record["recipe"].items() if field != "name"}
-    return json.dumps([recipe, record["seed"]], sort_keys=True)
+    return json.dumps([recipe, record["seed"], record["device"], record["fingerprint"]], sort_keys=True)
 
 
-def load(file: str) -> dict[str, dict]:
-    """The records of `results/<file>.jsonl` by their keys; none where there is no such file.
+def load_records(file: str) -> dict[str, dict]:
+    """The records of `results/<file>.jsonl` by their keys, oldest first; empty if there is no such file.
 
-    A line that is no record, such as a torn one, is left out and named on standard error: its run counts as missing. Raises
-    RuntimeError for a record of a newer version.
+    A line that is not a record, such as a truncated one, is skipped with a message on standard error: its run counts as missing.
     """
-    path = RESULTS / f"{file}.jsonl"
-    try:
-        lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
-    except FileNotFoundError:
-        return {}
-    found = {}
-    for number, line in enumerate(lines, 1):
+    path, records, skipped = RESULTS / f"{file}.jsonl", {}, []
+    text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+    for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
         try:
             record = json.loads(line)
-            version, name, whole = record["version"], key(record), isinstance(record["history"], list)
+            records[record_key(record)] = {**record, "history": list(record["history"])}
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
-            whole = False
-        if not whole or not isinstance(version, int):
-            print(f"{path.name}, line {number}: no whole record; its run counts as missing", file=sys.stderr)
-        elif version > VERSION:
-            raise RuntimeError(f"{path.name}, line {number}: a record of version {version}; this program knows those up to "
-                               f"{VERSION}, and has to be updated")
-        else:
-            found[name] = record
-    return found
+            skipped.append(number)
+    if skipped:
+        print(f"{path.name}: skipped incomplete records (lines {', '.join(map(str, skipped))})", file=sys.stderr)
+    return records
 
 
-def save(file: str, record: dict) -> None:
-    """Add a record to `results/<file>.jsonl`, in place of an earlier one of the same recipe and seed.
+def save_record(file: str, record: dict) -> None:
+    """Append a record to `results/<file>.jsonl`, replacing an earlier one of the same run.
 
-    Processes that save at once wait for each other, and a reader never sees half a file. Raises OSError where it cannot be
-    written; what was recorded before is then as it was.
+    Processes that save at the same time wait for each other, and a reader never sees half a file. Raises OSError if the file
+    cannot be written; the earlier records are then unchanged.
     """
     RESULTS.mkdir(parents=True, exist_ok=True)
-    with FileLock(RESULTS / ".lock"), replacing(RESULTS / f"{file}.jsonl") as new:
-        lines = [json.dumps(kept) + "\n" for kept in {**load(file), key(record): record}.values()]
-        new.write_text("".join(lines), encoding="utf-8")
+    with FileLock(RESULTS / ".lock"), atomic_write(RESULTS / f"{file}.jsonl") as temporary:
+        records = load_records(file)
+        records.pop(record_key(record), None)
+        temporary.write_text("".join(json.dumps(kept) + "\n" for kept in [*records.values(), record]), encoding="utf-8")
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A new file to write, which takes the place of `path` once it is whole."""
+def atomic_write(path: Path) -> Iterator[Path]:
+    """A temporary file to write; it replaces `path` when the block ends without an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        yield new
-        os.replace(new, path)
+        yield temporary
+        os.replace(temporary, path)
     except OSError as error:
         if error.errno:
-            error.filename = str(path)  # nobody knows of the new one
+            error.filename = str(path)  # the name that the user knows
         raise
     finally:
-        with suppress(OSError):  # mostly there is none any more; on a read-only file system there never was
-            new.unlink()
+        with suppress(OSError):  # after a successful write, or on a read-only file system, there is nothing to remove
+            temporary.unlink()

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -23,7 +24,7 @@ def mnist():
 
 @pytest.fixture
 def results(tmp_path, monkeypatch):
-    """The folder, the test's own, to which records go."""
+    """The folder to which this test's records and checkpoints go."""
     from src import records
     monkeypatch.setattr(records, "RESULTS", tmp_path)
     return tmp_path
@@ -31,7 +32,7 @@ def results(tmp_path, monkeypatch):
 
 @pytest.fixture
 def tiny(monkeypatch):
-    """An experiment of a second that is recorded: 2,000 images, one epoch, without being a reduced run."""
+    """An experiment of a second that is recorded: 2,000 images, one epoch, without being a smoke test."""
     from src import experiments
     load = experiments.load_mnist
     monkeypatch.setattr(experiments, "load_mnist",
@@ -40,8 +41,25 @@ def tiny(monkeypatch):
 
 
 @pytest.fixture
-def command():
-    """Run a command in the checkout, or in `cwd`, as a user would: returns the finished process."""
+def cli(capsys):
+    """Call the command line in this process; returns its exit status and what it printed."""
+    from src.__main__ import main
+
+    def call(*words: object) -> SimpleNamespace:
+        capsys.readouterr()
+        try:
+            main([str(word) for word in words])
+            status = 0
+        except SystemExit as exit:
+            status = exit.code
+        printed = capsys.readouterr()
+        return SimpleNamespace(status=status, out=printed.out, err=printed.err)
+    return call
+
+
+@pytest.fixture
+def python():
+    """Start Python in the checkout, or in `cwd`, as a user would; returns the finished process."""
     def run(*words: str, cwd: Path = ROOT, **environment: str) -> subprocess.CompletedProcess:
         return subprocess.run([sys.executable, *words], cwd=cwd, env={**os.environ, **environment}, capture_output=True,
                               encoding="utf-8", errors="replace")

@@ -2,14 +2,11 @@
 
 import math
 import shutil
-from functools import partial
-from http.server import HTTPServer, SimpleHTTPRequestHandler
-from threading import Thread
 
 import pytest
 import torch
-from torchvision import datasets
-from torchvision.transforms import InterpolationMode, RandomAffine as TorchvisionRandomAffine
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms import RandomAffine as TorchvisionRandomAffine
 from torchvision.transforms import functional as torchvision_functional
 
 from src.data import MEAN, STD, Loader, RandomAffine, affine, affine_matrices, data_root, load_mnist, read_mnist
@@ -50,11 +47,10 @@ def test_validation_split_is_the_last_10_000_training_images(mnist):
 
 @pytest.fixture
 def raw(tmp_path, monkeypatch):
-    """A copy of the archives in a root of its own, with no server to repair them from."""
+    """A copy of the archives in a root of its own."""
     raw = tmp_path / "MNIST" / "raw"
     shutil.copytree(data_root() / "MNIST" / "raw", raw, ignore=shutil.ignore_patterns("*-ubyte"))
     monkeypatch.setenv("MNIST_ROOT", str(tmp_path))
-    monkeypatch.setattr(datasets.MNIST, "mirrors", ["http://127.0.0.1:9/"])  # nobody answers there
     read_mnist.cache_clear()
     return raw
 
@@ -62,7 +58,7 @@ def raw(tmp_path, monkeypatch):
 @pytest.mark.parametrize("fault", [
     "altered by a byte", "truncated", "empty", "swapped", "missing", "no root",
 ])
-def test_archives_that_cannot_be_used_are_one_clear_line(fault, raw):
+def test_a_damaged_or_missing_archive_is_one_clear_line(fault, raw):
     archive = raw / "t10k-labels-idx1-ubyte.gz"
     whole = archive.read_bytes()
     if fault == "missing":
@@ -77,30 +73,13 @@ def test_archives_that_cannot_be_used_are_one_clear_line(fault, raw):
         load_mnist()
     message = str(raised.value)
     assert "\n" not in message and f"{archive} is {'missing' if fault in ('missing', 'no root') else 'damaged'}" in message
-    assert "restore it" in message
-    assert raw.exists() == (fault != "no root")  # a root that was mistyped is not made
+    assert "restore it with git checkout" in message and archive.name in message.split("https://")[1]
+    assert raw.exists() == (fault != "no root")  # a mistyped root is not created
 
 
-@pytest.mark.parametrize("writable", [True, False])
-def test_a_damaged_archive_is_replaced_from_a_mirror(writable, raw, tmp_path, monkeypatch, mnist):
-    mirror = tmp_path / "mirror"
-    shutil.copytree(raw, mirror)
-    if not writable:
-        monkeypatch.setenv("MNIST_ROOT", "/proc/mnist")
-    for archive in raw.iterdir():
-        archive.write_bytes(b"")
-    with HTTPServer(("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=str(mirror))) as server:
-        Thread(target=server.serve_forever, daemon=True).start()
-        monkeypatch.setattr(datasets.MNIST, "mirrors", ["http://127.0.0.1:9/", f"http://127.0.0.1:{server.server_port}/"])
-        _, (images, labels) = load_mnist()
-        server.shutdown()
-    assert torch.equal(images, mnist[1][0]) and torch.equal(labels, mnist[1][1])
-    assert not writable or all(archive.read_bytes() == (mirror / archive.name).read_bytes() for archive in raw.iterdir())
-
-
-def test_what_is_unpacked_beside_the_archives_does_not_matter_and_nothing_is_written(raw, mnist):
+def test_extracted_files_beside_the_archives_are_ignored_and_nothing_is_written(raw, mnist):
     for archive in raw.glob("*.gz"):
-        archive.with_suffix("").write_bytes(b"torn")  # as an interrupted unpacking of another program leaves it
+        archive.with_suffix("").write_bytes(b"torn")  # as another program's interrupted extraction leaves it
     before = {path: path.read_bytes() for path in raw.iterdir()}
     _, (images, labels) = load_mnist()
     assert torch.equal(images, mnist[1][0]) and torch.equal(labels, mnist[1][1])
@@ -154,19 +133,7 @@ def test_affine_agrees_with_torchvision(mnist, interpolation, share):
     assert (ours - images).abs().mean() > 0.05  # it does transform
 
 
-# torchvision has "bicubic" for PIL images only, and PIL's cubic kernel (a = -1) is a little sharper than torch's
-# (a = -0.75): the same geometry, so the mean difference stays under 0.5 % of the range, where bilinear is off by more than 1 %.
-def test_bicubic_affine_agrees_with_pil(mnist):
-    images, transforms = mnist[0][0][:200], random_transforms(200)
-    pictures = [torchvision_functional.to_pil_image(image) for image in images]
-    theirs = torch.stack([torchvision_functional.to_tensor(picture)
-                          for picture in torchvisions(pictures, *transforms, "bicubic")])
-    bicubic, bilinear = (affine(images, affine_matrices(*transforms), name) for name in ("bicubic", "bilinear"))
-    assert (bicubic - theirs).abs().mean() < 0.005
-    assert 0.01 < (bilinear - theirs).abs().mean()
-
-
-def test_whole_pixel_shift_moves_the_pixels_and_fills_with_black(mnist):
+def test_a_shift_by_whole_pixels_moves_the_pixels_and_fills_with_0(mnist):
     image = mnist[0][0][:1]
     shift = affine_matrices(torch.zeros(1), torch.tensor([[2.0, -1.0]]), torch.ones(1), torch.zeros(1))
     expected = torch.zeros_like(image)
@@ -177,7 +144,7 @@ def test_whole_pixel_shift_moves_the_pixels_and_fills_with_black(mnist):
 def test_random_affine_draws_from_torchvisions_ranges():
     ours = RandomAffine(degrees=10, translate=(0.1, 0.05), scale=(0.8, 1.1), shear=7)
     generator = torch.Generator().manual_seed(1)
-    matrices = ours.matrices(20_000, generator=generator).double()
+    matrices = ours.matrices(5_000, generator=generator).double()
     # Take the inverse matrices apart again: forward = R(angle) · scale · shear.
     forward = torch.linalg.inv(matrices[:, :, :2])
     angle = torch.rad2deg(torch.atan2(forward[:, 1, 0], forward[:, 0, 0]))
@@ -187,14 +154,14 @@ def test_random_affine_draws_from_torchvisions_ranges():
     shear = torch.rad2deg(torch.atan(tan))
     torch.manual_seed(1)
     theirs = [TorchvisionRandomAffine.get_params((-10, 10), (0.1, 0.05), (0.8, 1.1), (-7, 7), [28, 28])
-              for _ in range(20_000)]
+              for _ in range(5_000)]
     for mine, reference in [(angle, [t[0] for t in theirs]), (shift[:, 0], [t[1][0] for t in theirs]),
                             (shift[:, 1], [t[1][1] for t in theirs]), (scale, [t[2] for t in theirs]),
                             (shear, [t[3][0] for t in theirs])]:
         reference = torch.tensor(reference, dtype=torch.float64)
         width = (reference.max() - reference.min()).item()
-        assert mine.min().item() == pytest.approx(reference.min().item(), abs=width / 500)
-        assert mine.max().item() == pytest.approx(reference.max().item(), abs=width / 500)
-        assert mine.mean().item() == pytest.approx(reference.mean().item(), abs=4 * width / math.sqrt(20_000))
-        assert mine.std().item() == pytest.approx(reference.std().item(), rel=0.02)
+        assert mine.min().item() == pytest.approx(reference.min().item(), abs=width / 200)
+        assert mine.max().item() == pytest.approx(reference.max().item(), abs=width / 200)
+        assert mine.mean().item() == pytest.approx(reference.mean().item(), abs=4 * width / math.sqrt(5_000))
+        assert mine.std().item() == pytest.approx(reference.std().item(), rel=0.04)
     assert torch.allclose(shift, shift.round(), atol=1e-4)  # whole pixels, as torchvision's

@@ -1,4 +1,4 @@
-"""The three architectures are those that the README names, and keep their parameter counts."""
+"""The three architectures are those of the README, with their parameter counts."""
 
 import pytest
 import torch
@@ -53,7 +53,8 @@ def test_torchsummary_of_the_final_architecture(capsys):
     ("BasicNet", "Conv2d ReLU Conv2d ReLU Conv2d MaxPool2d Conv2d ReLU Conv2d ReLU Conv2d ReLU "
      "AdaptiveAvgPool2d Conv2d Linear"),
     ("RegularizedNet", "Conv2d ReLU BatchNorm2d Dropout Conv2d ReLU BatchNorm2d Dropout Conv2d MaxPool2d "
-     "Conv2d ReLU BatchNorm2d Dropout Conv2d ReLU BatchNorm2d Dropout Conv2d ReLU BatchNorm2d Dropout AdaptiveAvgPool2d Conv2d Linear"),
+     "Conv2d ReLU BatchNorm2d Dropout Conv2d ReLU BatchNorm2d Dropout Conv2d ReLU BatchNorm2d Dropout "
+     "AdaptiveAvgPool2d Conv2d Linear"),
 ])
 def test_layers_of_the_first_two_steps(name, layers, capsys):
     torchsummary.summary(MODELS[name](), (1, 28, 28), device="cpu")
@@ -65,6 +66,14 @@ def test_output_is_log_probabilities(name):
     output = MODELS[name]()(torch.rand(5, 1, 28, 28))
     assert output.shape == (5, 10) and output.dtype == torch.float32
     torch.testing.assert_close(output.exp().sum(dim=1), torch.ones(5))
+
+
+@pytest.mark.parametrize("width, parameters", [(0.34, 1_048), (0.5, 2_100), (0.7, 3_948), (1.0, 7_946)])
+def test_width_scales_the_channels_of_every_convolution(width, parameters):
+    model = AugmentedNet(width)
+    assert count_parameters(model) == parameters and model(torch.rand(2, 1, 28, 28)).shape == (2, 10)
+    convolutions = [layer for layer in model.modules() if isinstance(layer, torch.nn.Conv2d)]
+    assert [layer.out_channels for layer in convolutions] == [round(width * count) for count in (12, 16, 6, 12, 14, 14, 14)]
 
 
 def test_dropout_drops_in_training_only():

@@ -1,14 +1,17 @@
 """The notebooks run headless from anywhere, hold the recipes of the package, and are committed executed."""
 
+import os
 import re
+import shutil
 import subprocess
+import sys
 
 import nbformat
 import pytest
 from nbclient import NotebookClient
 
+from src.evidence.report import ROOT, notebook_path
 from src.experiments import STEPS, Experiment
-from src.report import ROOT, notebook_path
 
 
 def source(step):
@@ -16,28 +19,32 @@ def source(step):
 
 
 def tree():
-    """Every file that git knows or would take in, with its content; without git, every file but the environment's."""
+    """Every file that git knows or would add, with its content; without git, every file except the environment's."""
     listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard", "-z"], cwd=ROOT, capture_output=True, text=True)
     names = listed.stdout.split("\0")[:-1] if listed.returncode == 0 else []
     paths = [ROOT / name for name in names] or [path for path in ROOT.rglob("*") if ".venv" not in path.parts]
     return {path: path.read_bytes() for path in paths if path.is_file() and "__pycache__" not in path.parts}
 
 
-@pytest.mark.parametrize("step", STEPS)
-def test_reduced_run_executes_every_cell_and_leaves_every_file(step, command, tmp_path):
+def test_smoke_tests_execute_every_cell_and_change_no_file(tmp_path):
     before = tree()
-    done = command("-m", "nbconvert", "--to", "notebook", "--execute", "--output-dir", str(tmp_path),
-                   "--NotebookExporter.preprocessors=nbconvert.preprocessors.CoalesceStreamsPreprocessor",
-                   str(notebook_path(step)), cwd=tmp_path, MNIST_REDUCED="1")
-    assert done.returncode == 0, done.stderr[-3000:]
-    cells = nbformat.read(tmp_path / notebook_path(step).name, as_version=4).cells
-    printed = "".join(output.get("text", "") for cell in cells for output in cell.get("outputs", []))
-    assert "EPOCH: 1\nLoss=" in printed and "Test set: Average loss: " in printed
+    shutil.copytree(ROOT / "results", tmp_path / "results")  # the kernels' own, for the checkpoints
+    command = [sys.executable, "-m", "nbconvert", "--to", "notebook", "--execute", "--output-dir", str(tmp_path),
+               "--NotebookExporter.preprocessors=nbconvert.preprocessors.CoalesceStreamsPreprocessor"]
+    environment = {**os.environ, "MNIST_REDUCED": "1", "MNIST_RESULTS": str(tmp_path / "results")}
+    processes = [subprocess.Popen([*command, str(notebook_path(step))], cwd=tmp_path, env=environment, stderr=subprocess.PIPE,
+                                  text=True) for step in STEPS]
+    for process, step in zip(processes, STEPS):
+        _, errors = process.communicate()
+        assert process.returncode == 0, errors[-3000:]
+        cells = nbformat.read(tmp_path / notebook_path(step).name, as_version=4).cells
+        printed = "".join(output.get("text", "") for cell in cells for output in cell.get("outputs", []))
+        assert "EPOCH: 1\nLoss=" in printed and "Test set: Average loss: " in printed
     assert tree() == before
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_recipe_cell_is_the_recipe_of_the_command_line(step):
+def test_the_recipe_cell_is_the_recipe_of_the_command_line(step):
     (cell,) = [text for text in source(step) if text.startswith("recipe = ")]
     scope = {"Experiment": Experiment}
     exec(cell, scope)
@@ -45,7 +52,7 @@ def test_recipe_cell_is_the_recipe_of_the_command_line(step):
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_committed_notebook_is_one_clean_run(step):
+def test_the_committed_notebook_is_one_clean_run(step):
     path = notebook_path(step)
     cells = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
     assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
@@ -68,7 +75,7 @@ def test_links_resolve(step):
 
 
 def run_set_up(folder, cell):
-    """Run a set-up cell in a kernel of its own, as the only cell of a notebook in an empty folder; returns its outputs."""
+    """Run a set-up cell as the only cell of a notebook in an empty folder; returns its outputs."""
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell)])
     NotebookClient(notebook, allow_errors=True, resources={"metadata": {"path": folder}}).execute()
     return notebook.cells[0].outputs

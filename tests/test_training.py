@@ -1,4 +1,4 @@
-"""The loops do what the plain PyTorch loops do, and a run can be repeated bit for bit."""
+"""The loops do what the plain PyTorch loops do, and a run is bitwise reproducible."""
 
 import copy
 from dataclasses import replace
@@ -11,7 +11,8 @@ from torch.utils.data import DataLoader, TensorDataset
 from src.data import Loader, RandomAffine, normalize
 from src.experiments import AUGMENTATION, BASIC, REGULARIZATION, run
 from src.models import AugmentedNet, BasicNet, RegularizedNet
-from src.training import fit, predict, test as evaluate, train
+from src.training import fit, pick_precision, predict, train
+from src.training import test as evaluate
 
 CPU = torch.device("cpu")
 
@@ -79,7 +80,8 @@ def test_step_scheduler_goes_by_epochs_and_one_cycle_by_batches(mnist):
 
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
     scheduler = torch.optim.lr_scheduler.StepLR(optimizer, step_size=2, gamma=0.1)
-    fit(model, CPU, loader, test_loader, optimizer, 3, scheduler=scheduler, progress=False)
+    history = fit(model, CPU, loader, test_loader, optimizer, 3, scheduler=scheduler, progress=False)
+    assert [epoch["learning_rate"] for epoch in history] == pytest.approx([1, 1, 0.1])
     assert optimizer.param_groups[0]["lr"] == pytest.approx(0.1)
 
     scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.1, total_steps=8, pct_start=0.25)
@@ -87,7 +89,7 @@ def test_step_scheduler_goes_by_epochs_and_one_cycle_by_batches(mnist):
     assert scheduler.last_epoch == 8
 
 
-def test_averaged_model_is_the_one_tested(mnist):
+def test_the_averaged_model_is_the_one_tested(mnist):
     (images, labels), (test_images, test_labels) = mnist
     torch.manual_seed(1)
     model = RegularizedNet()
@@ -107,8 +109,15 @@ def test_300_steps_reach_95_percent(mnist):
     model = AugmentedNet()
     loader = Loader(images[:19_200], labels[:19_200], 64, generator=torch.Generator().manual_seed(1),
                     augment=RandomAffine(**AUGMENTATION.augmentation))
-    history = fit(model, CPU, loader, Loader(test_images, test_labels), optimizer_of(model), 1, progress=False)
+    history = fit(model, CPU, loader, Loader(test_images[:2000], test_labels[:2000]), optimizer_of(model), 1, progress=False)
     assert history[0]["test_accuracy"] >= 95
+
+
+def test_precision_is_as_asked_or_refused():
+    assert pick_precision(CPU, "float32") == "float32" and pick_precision(CPU, "bfloat16") == "bfloat16"
+    assert pick_precision(CPU) in ("float32", "bfloat16")
+    with pytest.raises(ValueError, match="'half'"):
+        pick_precision(CPU, "half")
 
 
 RECIPES = [BASIC, REGULARIZATION, AUGMENTATION, replace(REGULARIZATION, name="dropout", model_args={"dropout": 0.1}),
@@ -116,7 +125,7 @@ RECIPES = [BASIC, REGULARIZATION, AUGMENTATION, replace(REGULARIZATION, name="dr
 
 
 @pytest.mark.parametrize("experiment", RECIPES, ids=lambda experiment: experiment.name)
-def test_the_same_seed_gives_the_same_run_bit_for_bit(experiment, monkeypatch):
+def test_the_same_seed_gives_the_same_run_bit_for_bit(experiment, results, monkeypatch):
     monkeypatch.setenv("MNIST_REDUCED", "1")
 
     def outcome(seed):
