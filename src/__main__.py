@@ -38,7 +38,7 @@ def study(args: argparse.Namespace) -> None:
     if (args.backend == "dask") != bool(args.scheduler):
         raise ValueError("--backend dask and --scheduler ADDRESS require each other")
     try:
-        run_studies(names, args.jobs, args.device, args.scheduler)
+        run_studies(names, args.seeds, args.jobs, args.device, args.scheduler)
     except KeyboardInterrupt:
         raise KeyboardInterrupt("Interrupted. Run the same command again to resume.") from None
 
@@ -106,6 +106,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     command = add(study, "run the missing runs of the studies over many seeds, several at a time; can be interrupted and resumed")
     command.add_argument("name", nargs="*", help="studies to run (default: all; see --list)")
     command.add_argument("--list", action="store_true", help="list the studies and how many of their runs are recorded")
+    command.add_argument("--seeds", type=positive, help="run seeds 1 to SEEDS of every recipe (default: the study's own number)")
     command.add_argument("--jobs", type=positive, help="runs at a time (default: one per core, or one on an accelerator)")
     command.add_argument("--backend", choices=["local", "dask"], default="local",
                          help="processes of this machine (default), or an existing Dask cluster")

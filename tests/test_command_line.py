@@ -10,7 +10,7 @@ from src import __main__, experiments
 @pytest.mark.parametrize("words, expected", [
     ([], ["train", "study", "bench", "predict", "export", "notebooks", "report"]),
     (["train"], ["basic,regularization,augmentation", "--seed", "--epochs", "--fresh", "--device"]),
-    (["study"], ["--list", "--jobs", "--backend", "--scheduler", "--device"]),
+    (["study"], ["--list", "--seeds", "--jobs", "--backend", "--scheduler", "--device"]),
     (["bench"], ["basic, regularization, augmentation", "--turns", "--quick", "--device"]),
     (["predict"], ["image", "--json", "--show"]),
     (["export"], ["mnist.onnx"]),

@@ -30,6 +30,7 @@ def test_a_study_runs_what_is_missing_and_shares_common_runs(tiny, monkeypatch):
     run_studies(["one"], jobs=1, device="cpu")
     assert missing(["one", "two"], *HERE) == []
     assert [[record["seed"] for record in runs] for runs in study_records("one").values()] == [[1, 2], [1]]
+    assert len(missing(["one"], *HERE, seeds=3)) == 3
     assert len(missing(["one"], "cuda", "bfloat16")) == 3  # a run on another type of device is another run
 
 

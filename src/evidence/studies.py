@@ -37,9 +37,9 @@ class Study:
     seeds: int = 10
     more_seeds: dict[str, int] = field(default_factory=dict)  # of single labels
 
-    def runs(self, label: str) -> list[tuple[Experiment, int]]:
-        """The runs of one label: its experiment with each of its seeds."""
-        return [(self.experiments[label], seed) for seed in range(1, self.more_seeds.get(label, self.seeds) + 1)]
+    def runs(self, label: str, seeds: int | None = None) -> list[tuple[Experiment, int]]:
+        """The runs of one label: its experiment with each of its seeds, or with seeds 1 to `seeds`."""
+        return [(self.experiments[label], seed) for seed in range(1, (seeds or self.more_seeds.get(label, self.seeds)) + 1)]
 
 
 def _vary(experiment: Experiment, **changes) -> Experiment:
@@ -64,7 +64,6 @@ REPORTS = {
 STEP_2 = _vary(REGULARIZATION)
 STEP_3 = _vary(AUGMENTATION)
 _DROPOUT = _vary(STEP_2, model_args={"dropout": 0.05})
-# From step 2 to step 3, one change at a time; each recipe adds its change to those above it.
 _ARCHITECTURE = replace(STEP_2, model="AugmentedNet", model_args={})
 _SGD = replace(_ARCHITECTURE, optimizer=AUGMENTATION.optimizer, optimizer_args=AUGMENTATION.optimizer_args,
                scheduler=AUGMENTATION.scheduler, scheduler_args=AUGMENTATION.scheduler_args)
@@ -123,22 +122,23 @@ def study_records(name: str) -> dict[str, list[dict]]:
     return max(on_platforms, key=lambda found: sum(map(len, found.values())))
 
 
-def missing(names: Iterable[str], device: str, precision: str) -> list[tuple[Experiment, int]]:
+def missing(names: Iterable[str], device: str, precision: str, seeds: int | None = None) -> list[tuple[Experiment, int]]:
     """The runs of the named studies that are not recorded for this platform; a run shared by several studies appears once."""
     wanted = {run_key(*run, device, precision): run for name in names for label in STUDIES[name].experiments
-              for run in STUDIES[name].runs(label)}
+              for run in STUDIES[name].runs(label, seeds)}
     records = load_records("study")
     return [run for key, run in wanted.items() if key not in records]
 
 
-def run_studies(names: Iterable[str], jobs: int | None = None, device: str | None = None, scheduler: str | None = None) -> None:
-    """Run the missing runs of the studies, and save each record as its run finishes.
+def run_studies(names: Iterable[str], seeds: int | None = None, jobs: int | None = None, device: str | None = None,
+                scheduler: str | None = None) -> None:
+    """Run the missing runs of the studies, or of their seeds 1 to `seeds`, and save each record as its run finishes.
 
     `jobs` runs at a time, each in its own process: by default one per core, or one on an accelerator. With the address of a Dask
     `scheduler`, as many as its cluster has workers. Raises RuntimeError if no such cluster answers, or if its workers have threads.
     """
     picked = pick_device(device)
-    todo = missing(names, picked.type, pick_precision(picked))
+    todo = missing(names, picked.type, pick_precision(picked), seeds)
     jobs = jobs or (-1 if picked.type == "cpu" else 1)
     with parallel_config("loky", n_jobs=jobs) if scheduler is None else parallel_config("dask", client=_cluster(scheduler)):
         finished = Parallel(return_as="generator_unordered")(
