@@ -20,7 +20,7 @@ def history(*accuracies):
 def one(results, monkeypatch):
     """Records runs of the study "one" with its label "a", by their histories; None is a run that diverged."""
     def save(*histories):
-        monkeypatch.setitem(STUDIES, "one", Study("?", "x", {"a": BASIC}, "", seeds=len(histories)))
+        monkeypatch.setitem(STUDIES, "one", Study("?", "x", {"a": BASIC}, seeds=len(histories)))
         for seed, run in enumerate(histories, 1):
             recipe, _, device, fingerprint = json.loads(run_key(BASIC, seed, "cpu", "bfloat16"))
             save_record("study", {"recipe": {**recipe, "name": "basic"}, "seed": seed, "device": device, "fingerprint": fingerprint,

@@ -110,16 +110,16 @@ def study_table(study: str) -> str:
         return "No run of this study is recorded yet."
     split = next(iter(plan.experiments.values())).split
     header = [plan.setting, "seeds", f"{split} accuracy (%)", "lowest of the last five epochs (%)", "loss", "training accuracy (%)"]
-    if plan.reference != "":
-        header.insert(3, f"difference from {plan.reference or 'the row above'} (95 % interval)")
+    if plan.reference:
+        header.insert(3, f"difference from {plan.reference} (95 % interval)")
     rows = [header, ["---"] * len(header)]
     for label, records in study_records(study).items():
-        found, good, compared = summary(study, label), trained(records), plan.reference or before
+        found, good = summary(study, label), trained(records)
         loss = f"{mean(history[-1]['test_loss'] for history in good):.4f}" if good else "–"
         rows.append([label, str(len(records)), found["test"] + found["note"], found["lowest"], loss, found["train"]])
-        if plan.reference != "":
-            comparable = compared != label and {compared, label} <= values.keys()
-            rows[-1].insert(3, compare(values, label, compared) if comparable else "–")
+        if plan.reference:
+            compared = before if plan.reference == "the row above" else plan.reference
+            rows[-1].insert(3, compare(values, label, compared) if compared != label and {compared, label} <= {*values} else "–")
         before = label
     return keep_numbers_together("\n".join(f"| {' | '.join(row)} |" for row in rows))
 

@@ -117,7 +117,7 @@ PICTURES: dict[str, tuple[Callable[..., Figure], Callable[[], list]]] = {
 
 
 def _digest(data: object) -> str:
-    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(re.sub(r'"seconds": [^,}]+', "", json.dumps(data, sort_keys=True)).encode()).hexdigest()  # not drawn
 
 
 def expected_notebook_text(step: str) -> list[str]:

@@ -33,7 +33,7 @@ class Study:
     question: str
     setting: str
     experiments: dict[str, Experiment]
-    reference: str | None = None  # the label that the others are compared with; None: the one before each; "": none
+    reference: str | None = None  # the label that the others are compared with, or "the row above"
     seeds: int = 10
     more_seeds: dict[str, int] = field(default_factory=dict)  # of single labels
 
@@ -51,8 +51,8 @@ def _vary(experiment: Experiment, **changes) -> Experiment:
 
 # These report, on the test set.
 REPORTS = {
-    "steps": Study("What do the three steps reach?", "step", STEPS, "", more_seeds={"augmentation": 30}),
-    "original": Study("What do the recipes of the original series reach?", "original recipe", ORIGINAL, ""),
+    "steps": Study("What do the three steps reach?", "step", STEPS, more_seeds={"augmentation": 30}),
+    "original": Study("What do the recipes of the original series reach?", "original recipe", ORIGINAL),
     "precision": Study("Does bfloat16 cost accuracy?", "precision of step 3", {
         name: replace(AUGMENTATION, precision=name) for name in ("bfloat16", "float32")}, "float32"),
     "parameters": Study("What is a parameter worth?", "width of step 3's network", {
@@ -98,7 +98,7 @@ SELECTION = {
         "+ rotation": _augmented("degrees"),
         "+ shift": _augmented("degrees", "translate"),
         "+ scale": _augmented("degrees", "translate", "scale"),
-        "+ shear (step 3)": STEP_3}),
+        "+ shear (step 3)": STEP_3}, "the row above"),
 }
 STUDIES = REPORTS | SELECTION
 PLATFORMS = [(device, precision) for device in ("cpu", "cuda", "mps") for precision in ("bfloat16", "float32")]
