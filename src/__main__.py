@@ -71,6 +71,11 @@ def notebooks(args: argparse.Namespace) -> None:
     execute_notebooks()
 
 
+def page(args: argparse.Namespace) -> None:
+    from .evidence.page import write
+    write()
+
+
 def report(args: argparse.Namespace) -> None:
     from .evidence.report import check, write
     if not args.check:
@@ -129,7 +134,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     add(notebooks, "execute the three notebooks in place with nbconvert")
 
-    command = add(report, "update the generated parts of the READMEs, and the pictures, from the records")
+    add(page, "write docs/index.html, the page for drawing a digit")
+
+    command = add(report, "update the generated parts of the READMEs, the pictures and the page from the records")
     command.add_argument("--check", action="store_true", help="write nothing; fail if a README, picture or notebook does not agree")
 
     args = parser.parse_args(argv)

@@ -16,6 +16,7 @@ from torch import nn
 from . import plots
 from .data import normalize
 from .experiments import load_model
+from .models import count_parameters
 from .records import atomic_write
 
 MAX_SIZE = 200      # pixels: larger images are reduced to this size first
@@ -133,6 +134,31 @@ def _normalize_size(ink: np.ndarray) -> torch.Tensor:
     digit = torch.zeros(1, 28, 28)
     digit[0, top:top + small.shape[0], left:left + small.shape[1]] = torch.from_numpy(small)
     return digit
+
+
+def layers_and_weights() -> tuple[list[dict], np.ndarray]:
+    """The trained network as plain data, for a forward pass without PyTorch: its layers, and all weights in their order, float32.
+
+    A convolution has its filters, then a factor and a shift for each channel, which apply after its ReLU and hold the batch
+    normalisation; the linear layer has its matrix, then its bias.
+    """
+    model, layers, weights, size = load_model(), [], [], 28
+    for part in [*model.features, model.classifier]:
+        if isinstance(part, nn.Sequential):
+            convolution, _, norm = part
+            factor = norm.weight / (norm.running_var + norm.eps).sqrt()
+            weights += [convolution.weight, factor, norm.bias - norm.running_mean * factor]
+            kernel, padding = convolution.kernel_size[0], convolution.padding[0]
+            size += 2 * padding - kernel + 1
+            number = 1 + sum(layer["type"] == "convolution" for layer in layers)
+            layers.append({"type": "convolution", "name": f"Convolution {number}", "out": convolution.out_channels,
+                           "kernel": kernel, "padding": padding, "size": size, "parameters": count_parameters(part)})
+        elif isinstance(part, nn.MaxPool2d):
+            size //= 2
+            layers.append({"type": "max pool"})
+    layers.append({"type": "average and linear"})
+    weights += [model.classifier.weight, model.classifier.bias]
+    return layers, torch.cat([weight.detach().flatten() for weight in weights]).numpy()
 
 
 def export(path: Path) -> float:

@@ -1,12 +1,15 @@
-"""Figures from tensors, histories and numbers. Every function returns a new figure; none reads files or runs experiments."""
+"""Figures of images, networks and runs. Every function returns a new figure; none reads files or runs experiments."""
 
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 
 import matplotlib.pyplot as plt
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
+from torch import nn
+from torchvision.utils import make_grid
 
 TARGET = 99.4  # % test accuracy
 BLUE, RED, GREY = "#4477aa", "#cc3311", "#777777"  # colour-blind safe (Paul Tol)
@@ -17,31 +20,114 @@ plt.rcParams.update({
 })
 
 
-def digits(images: torch.Tensor, titles: Sequence[object] = (), columns: int = 12) -> Figure:
-    """A grid of images of shape (N, 1, 28, 28) in [0, 1], dark on white, each under its title of one or two lines."""
+def digits(images: torch.Tensor, titles: Sequence[object] = (), columns: int = 12, limits: tuple[float, float] = (0, 1)) -> Figure:
+    """A grid of images of shape (N, 1, 28, 28), dark on white, each under its title of one or two lines.
+
+    `limits` are the values of white and of black; unless they are 0 and 1, a colour bar shows them.
+    """
     rows, lines = max(1, -(-len(images) // columns)), max((str(title).count("\n") + 1 for title in titles), default=0)
     figure, grid = plt.subplots(rows, columns, figsize=(0.72 * columns, (0.72 + 0.18 * lines) * rows), squeeze=False)
     for axes in grid.flat:
         axes.set_axis_off()
     for axes, image in zip(grid.flat, images):
-        axes.imshow(image.squeeze().cpu(), cmap="gray_r", vmin=0, vmax=1)
+        drawn = axes.imshow(image.squeeze().cpu().numpy(), cmap="gray_r", vmin=limits[0], vmax=limits[1])
     for axes, title in zip(grid.flat, titles):
         axes.set_title(title, fontsize=9, pad=3)
+    if limits != (0, 1):
+        figure.colorbar(drawn, ax=grid, shrink=0.8)
     return figure
 
 
-def curves(history: Sequence[Mapping]) -> Figure:
-    """Loss and accuracy of one run over its epochs, in training and on the test set, and below them the learning rate."""
+def receptive_field(model: nn.Module, image: torch.Tensor) -> Figure:
+    """What one output of each layer sees of an image of shape (1, 28, 28), for a sequence of convolutions and pooling layers.
+
+    The output is the one in the middle of its map.
+    """
+    layers = [layer for layer in model.modules() if isinstance(layer, (nn.Conv2d, nn.MaxPool2d, nn.AdaptiveAvgPool2d))]
+    layers = layers[:1 + next((i for i, layer in enumerate(layers) if isinstance(layer, nn.AdaptiveAvgPool2d)), len(layers))]
+    figure, row = plt.subplots(1, len(layers), figsize=(1.2 * len(layers), 1.8), squeeze=False)
+    field, step, start, size = 1, 1, 0, image.shape[-1]  # in pixels: field, distance between fields, first field's start; map size
+    for axes, layer in zip(row.flat, layers):
+        if isinstance(layer, nn.AdaptiveAvgPool2d):
+            field, start, step, name = image.shape[-1], 0, 0, "average"
+        else:
+            kernel, stride, padding = (value if isinstance(value, int) else value[0]
+                                       for value in (layer.kernel_size, layer.stride, layer.padding))
+            name = f"{'conv' if isinstance(layer, nn.Conv2d) else 'max pool'} {kernel} × {kernel}"
+            field, start, step = field + (kernel - 1) * step, start - padding * step, step * stride
+            size = (size + 2 * padding - kernel) // stride + 1
+        corner = start + size // 2 * step - 0.5  # pixels are centred at integers
+        axes.imshow(image.squeeze().cpu().numpy(), cmap="gray_r", vmin=0, vmax=1)
+        axes.add_patch(plt.Rectangle((corner, corner), field, field, facecolor=RED, edgecolor=RED, alpha=0.35, lw=1.5))
+        axes.set_title(f"{name}\n{field} × {field}", fontsize=9)
+        axes.set(xticks=[], yticks=[], xlim=(-0.5, image.shape[-1] - 0.5), ylim=(image.shape[-1] - 0.5, -0.5))
+        axes.spines[:].set_visible(True)
+    return figure
+
+
+def filters(weights: torch.Tensor, maps: torch.Tensor) -> Figure:
+    """The filters of the first convolution, of shape (C, 1, H, W), and below each the map that it makes of an image: (C, H, W)."""
+    figure, grid = plt.subplots(2, len(weights), figsize=(0.8 * len(weights) + 0.8, 2))
+    for axes, weight, made in zip(grid.T, weights.detach().cpu().numpy(), maps.detach().cpu().numpy()):
+        drawn = axes[0].imshow(weight[0], cmap="RdBu_r", vmin=-weights.abs().max().item(), vmax=weights.abs().max().item())
+        axes[1].imshow(made, cmap="gray_r")
+    for axes in grid.flat:
+        axes.set_axis_off()
+    figure.colorbar(drawn, ax=grid, label="weight", shrink=0.5, anchor=(0, 1))
+    return figure
+
+
+def feature_maps(*networks: Mapping[str, torch.Tensor], titles: Sequence[str] = ()) -> Figure:
+    """The feature maps of an image, from the first layer to the last, for each network in a column of its own.
+
+    Each network is given by the names of its layers and their outputs, of shape (1, C, H, W). Each map has its own scale, from its
+    lowest value, white, to its highest, black.
+    """
+    columns = 16 // len(networks)  # maps beside each other
+    lines = [max(-(-maps.shape[1] // columns) for maps in row if maps is not None)
+             for row in zip_longest(*(network.values() for network in networks))]
+    figure, grid = plt.subplots(len(lines), len(networks), figsize=(8.2, 0.5 * sum(lines) + 0.35 * len(lines)), height_ratios=lines,
+                                squeeze=False)
+    for axes in grid.flat:
+        axes.set_axis_off()
+    for column, network in zip(grid.T, networks):
+        for axes, (name, maps) in zip(column, network.items()):
+            channels = maps.detach().cpu().transpose(0, 1)  # as images
+            tiles = make_grid(channels, columns, padding=1, normalize=True, scale_each=True, pad_value=0.2)
+            axes.imshow(tiles[0].numpy(), cmap="gray_r", vmin=0, vmax=1)
+            axes.set_title(f"{name}: {' × '.join(map(str, maps.shape[1:]))}", fontsize=9, loc="left", pad=2)
+            axes.set_anchor("NW")
+    for column, title in zip(grid.T, titles):
+        column[0].set_title(f"{title}\n{column[0].get_title('left')}", fontsize=9, loc="left", pad=2)
+    return figure
+
+
+def histograms(values: Mapping[str, Mapping[str, torch.Tensor]]) -> Figure:
+    """How the values of several tensors are distributed: a panel for each group, a line for each of its tensors."""
+    figure, row = plt.subplots(1, len(values), figsize=(9.6, 2.8), sharey=True, squeeze=False)
+    for axes, (group, tensors) in zip(row.flat, values.items()):
+        low, high = (min(t.min().item() for t in tensors.values()), max(t.max().item() for t in tensors.values()))
+        for (label, tensor), colour in zip(tensors.items(), (GREY, BLUE, RED)):
+            counts = torch.histc(tensor.detach().cpu().float(), 40, low, high)
+            axes.stairs((counts / counts.sum()).tolist(), torch.linspace(low, high, 41).tolist(), color=colour, lw=1.5, label=label)
+        axes.set(title=group, xlabel="value", yscale="log")
+    row[0, 0].set_ylabel("fraction")
+    figure.legend(*row[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
+    return figure
+
+
+def curves(history: Sequence[Mapping], split: str = "test") -> Figure:
+    """Loss and accuracy of one run over its epochs, in training and on the split it was evaluated on; below, the learning rate."""
     epochs = [epoch["epoch"] for epoch in history]
     figure, ((loss, accuracy), rates) = plt.subplots(2, 2, figsize=(8.6, 4.4), sharex=True, height_ratios=[4, 1])
-    for part, label, colour in (("train", "training (mean over the epoch)", BLUE), ("test", "test", RED)):
+    for part, label, colour in (("train", "training (mean over the epoch)", BLUE), ("test", split, RED)):
         for axes, measure in ((loss, "loss"), (accuracy, "accuracy")):
             axes.plot(epochs, [epoch[f"{part}_{measure}"] for epoch in history], "o-", ms=4, color=colour, label=label)
     loss.set(title="Loss", ylabel="mean negative log-likelihood", yscale="log")
     loss.yaxis.set(major_locator=LogLocator(subs=(1, 2, 5)), major_formatter="{x:g}", minor_locator=NullLocator())
     low = min(epoch[f"{part}_accuracy"] for epoch in history[2:] or history for part in ("train", "test"))  # else cut off
     accuracy.set(title="Accuracy", ylabel="accuracy (%)", ylim=(max(0, low - 0.3), 100.05))
-    _mark_target(accuracy)
+    mark_target(accuracy)
     loss.legend(fontsize=9)
     for axes in rates:
         axes.step(epochs, [epoch["learning_rate"] for epoch in history], color=GREY, where="mid")
@@ -51,91 +137,19 @@ def curves(history: Sequence[Mapping]) -> Figure:
     return figure
 
 
-def _mark_target(axes: Axes) -> None:
+def mark_target(axes: Axes) -> None:
+    """Draw a line at 99.4 % accuracy."""
     axes.axhline(TARGET, color=GREY, ls="--", lw=1.2)
     axes.text(1.005, TARGET, "99.4 %", color=GREY, fontsize=9, va="center", transform=axes.get_yaxis_transform())
 
 
-def seeds(histories: Mapping[str, Sequence[Sequence[Mapping]]]) -> Figure:
-    """Test accuracy per epoch of several recipes over their seeds: mean and range; and the last epochs of every seed, enlarged."""
-    figure, (whole, end) = plt.subplots(1, 2, figsize=(9.6, 4.2))
-    for (label, runs), colour in zip(histories.items(), ("#999999", BLUE, RED)):
-        if not runs:
-            continue
-        epochs = [epoch["epoch"] for epoch in runs[0]]
-        accuracies = torch.tensor([[epoch["test_accuracy"] for epoch in history] for history in runs], dtype=torch.float64)
-        whole.fill_between(epochs, accuracies.amin(0), accuracies.amax(0), color=colour, alpha=0.25, lw=0)
-        end.plot(epochs, accuracies.T, color=colour, lw=0.7, alpha=0.5)
-        for axes in (whole, end):
-            axes.plot(epochs, accuracies.mean(0), "o-", ms=4, color=colour,
-                      label=f"{label}: {accuracies[:, -1].mean():.2f} % ({len(runs)} seeds)")
-    whole.set(title="Mean and range over the seeds", xlabel="epoch", ylabel="test accuracy (%)", ylim=(96, 99.9))
-    end.set(title="Mean and every seed, above 99.15 %", xlabel="epoch", ylim=(99.15, 99.7),  # step 1 ends below
-            xlim=(epochs[-8:][0] - 0.2, epochs[-1] + 0.2))
-    for axes in (whole, end):
-        axes.set_xticks(range(1, epochs[-1] + 1) if axes is whole else epochs[-8:])
-        _mark_target(axes)
-    figure.legend(*whole.get_legend_handles_labels(), loc="outside upper center", ncols=3)
-    return figure
-
-
-def _dots(axes: Axes, values: Sequence[float], position: float, vertical: bool) -> None:
-    """One dot for each seed beside its mean, which is a line; equal values are placed beside each other."""
-    offsets = [0.09 * values[:index].count(value) for index, value in enumerate(values)]
-    places, mean = [position + offset for offset in offsets], sum(values) / len(values)
-    dots = {"marker": "o", "s": 22, "facecolors": "none", "edgecolors": BLUE, "linewidths": 1}
-    line = ([position - 0.3, position + 0.3], [mean, mean])
-    axes.scatter(*((places, values) if vertical else (values, places)), **dots, label="one seed")
-    axes.plot(*(line if vertical else line[::-1]), color=RED, lw=2, label="mean")
-
-
-def ablation(accuracies: Mapping[str, Sequence[float]], gains: Mapping[str, tuple[float, float, float]]) -> Figure:
-    """Recipes from top to bottom, each with one change more than the one above it.
-
-    `accuracies` in % of the seeds of each recipe; `gains`: for each recipe but the first, the difference of the means from the one
-    above, and its 95 % interval (low, high), in percentage points.
-    """
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9.6, 0.42 * len(accuracies) + 1.2), sharey=True, width_ratios=[3, 2])
-    rows = list(accuracies)
-    for row, values in enumerate(accuracies.values()):
-        _dots(left, values, row, vertical=False)
-    for label, (gain, low, high) in gains.items():
-        right.errorbar(gain, rows.index(label), xerr=[[gain - low], [high - gain]], fmt="s", ms=5, capsize=4, color=BLUE)
-    right.axvline(0, color=GREY, lw=1.2)
-    left.set_yticks(range(len(rows)), rows)
-    left.set(xlabel="validation accuracy (%)", ylim=(len(rows) - 0.5, -0.5))
-    right.set(xlabel="gain over the row above (pp),\n95 % interval")
-    for axes in (left, right):
-        axes.grid(axis="y", visible=False)
-    _legend(figure, left)
-    return figure
-
-
-def sweeps(settings: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
-    """Several sweeps side by side on one scale: the validation accuracy in % of every seed, and the mean over the seeds."""
-    figure, row = plt.subplots(1, len(settings), figsize=(8.6, 3.5), sharey=True, squeeze=False,
-                               width_ratios=[len(points) for points in settings.values()])
-    for axes, (setting, points) in zip(row.flat, settings.items()):
-        for position, values in enumerate(points.values()):
-            _dots(axes, values, position, vertical=True)
-        axes.set_xticks(range(len(points)), [label.replace(" ", "\n") for label in points])
-        axes.set(xlabel=setting, xlim=(-0.5, len(points) - 0.5))
-        axes.grid(axis="x", visible=False)
-    row[0, 0].set_ylabel("validation accuracy (%)")
-    _legend(figure, row[0, 0])
-    return figure
-
-
-def _legend(figure: Figure, axes: Axes) -> None:
-    figure.legend(*(entries[:2] for entries in axes.get_legend_handles_labels()), loc="outside upper right", ncols=2, fontsize=9)
-
-
-def bars(ratios: Mapping[str, Sequence[float]], xlabel: str) -> Figure:
+def bars(values: Mapping[str, Sequence[float]], xlabel: str, fmt: str = "{:.2f}") -> Figure:
     """Horizontal bars from top to bottom: the mean of each label's values, with their range as a line."""
-    means = [sum(values) / len(values) for values in ratios.values()]
-    ranges = [[mean - min(values), max(values) - mean] for mean, values in zip(means, ratios.values())]
-    figure, axes = plt.subplots(figsize=(8.6, 0.36 * len(ratios) + 0.9))
-    axes.bar_label(axes.barh(list(ratios), means, color=BLUE, height=0.6, xerr=torch.tensor(ranges).T, capsize=3), fmt="  %.2f")
+    means = [sum(numbers) / len(numbers) for numbers in values.values()]
+    ranges = [[mean - min(numbers), max(numbers) - mean] for mean, numbers in zip(means, values.values())]
+    figure, axes = plt.subplots(figsize=(8.6, 0.36 * len(values) + 0.9))
+    lines = {"xerr": torch.tensor(ranges).T, "capsize": 3} if any(map(any, ranges)) else {}
+    axes.bar_label(axes.barh(list(values), means, color=BLUE, height=0.6, **lines), fmt=fmt, padding=6)
     axes.set(xlabel=xlabel)
     axes.invert_yaxis()
     axes.grid(axis="y", visible=False)
@@ -147,7 +161,7 @@ def confusion(labels: torch.Tensor, predictions: torch.Tensor) -> Figure:
     counts = torch.bincount(10 * labels.cpu() + predictions.cpu(), minlength=100).view(10, 10)
     wrong = counts.clone().fill_diagonal_(0)
     figure, axes = plt.subplots(figsize=(5.4, 4.8))
-    image = axes.imshow(wrong, cmap="Reds")
+    image = axes.imshow(wrong.numpy(), cmap="Reds")
     for row, column in counts.nonzero().tolist():
         light = wrong[row, column] > wrong.max() / 2
         axes.text(column, row, int(counts[row, column]), ha="center", va="center", fontsize=9,
@@ -155,4 +169,24 @@ def confusion(labels: torch.Tensor, predictions: torch.Tensor) -> Figure:
     axes.set(xticks=range(10), yticks=range(10), xlabel="prediction", ylabel="label")
     axes.grid(visible=False)
     figure.colorbar(image, ax=axes, label="misclassified images", shrink=0.85)
+    return figure
+
+
+def reliability(confidences: torch.Tensor, correct: torch.Tensor) -> Figure:
+    """Accuracy over confidence, in bins of 10 %, with the mean confidence and the number of images of each bin.
+
+    `confidences` are the probabilities of the predicted digits, `correct` whether these are right; both of shape (N,). A network is
+    calibrated if every bar ends at its mark (Guo et al. 2017, https://arxiv.org/abs/1706.04599).
+    """
+    confidences = confidences.cpu().double()
+    bins = (confidences * 10).long().clamp(max=9)  # a confidence of 1 belongs to the last bin
+    counts, hits, sums = (torch.bincount(bins, weights, minlength=10) for weights in (None, correct.cpu().double(), confidences))
+    used = counts.nonzero().flatten().tolist()
+    centres = [10 * bin + 5 for bin in used]
+    figure, axes = plt.subplots(figsize=(7.2, 4))
+    axes.bar(centres, (100 * hits / counts)[used].tolist(), 9, color=BLUE, label="accuracy")
+    axes.plot(centres, (100 * sums / counts)[used].tolist(), "_", color=RED, ms=34, mew=2.5, label="mean confidence")
+    axes.set_xticks(centres, [f"{10 * bin}–{10 * bin + 10}\n{counts[bin]:,}" for bin in used], fontsize=9)
+    axes.set(xlabel="confidence (%), and below it the number of images", ylabel="%", ylim=(0, 101))
+    figure.legend(loc="outside upper center", ncols=2)
     return figure

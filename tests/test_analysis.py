@@ -1,9 +1,10 @@
 """The statistics, tables and sentences say what the records say."""
 
 import json
+from statistics import stdev
 
 import pytest
-from scipy.stats import t
+from scipy.stats import t, ttest_ind
 
 from src.evidence import analysis
 from src.evidence.studies import STUDIES, Study, run_key
@@ -66,10 +67,89 @@ def test_verdict_weighs_a_claim_against_its_best_rival(values, found, monkeypatc
     assert found in analysis.verdict("step_size", "5")
 
 
-def test_gains_are_those_over_the_recipe_before(monkeypatch):
+@pytest.mark.parametrize("reference, expected", [
+    ("the row above", {"b": 0.1, "c": 0.005}), ("a", {"b": 0.1, "c": 0.105}), (None, {})])
+def test_differences_are_those_from_the_reference_of_the_study(reference, expected, monkeypatch):
+    monkeypatch.setitem(STUDIES, "one", Study("?", "x", dict.fromkeys("abcd", BASIC), reference))
     monkeypatch.setattr(analysis, "last_accuracies", lambda study: {"a": [99.1, 99.1], "b": [99.2, 99.2], "c": [99.1, 99.31]})
-    found = analysis.gains("ablation")
-    assert found["b"] == pytest.approx((0.1, 0.1, 0.1)) and found["c"][1] < 0 < found["c"][2]
+    found = analysis.differences("one")  # no seed of d is recorded
+    assert {label: numbers[0] for label, numbers in found.items()} == pytest.approx(expected)
+    assert all(low <= 0 <= high for label, (_, low, high) in found.items() if label == "c")
+
+
+def shifted(base, p_value):
+    """The values of base plus the shift with this p-value in Welch's test."""
+    low, high = 0.0, 2.0
+    for _ in range(60):
+        shift = (low + high) / 2
+        above = ttest_ind([value + shift for value in base], base, equal_var=False).pvalue < p_value
+        low, high = (low, shift) if above else (shift, high)
+    return [value + shift for value in base]
+
+
+def test_holms_correction_steps_down_through_all_planned_comparisons(monkeypatch):
+    base = [99.0, 99.1, 99.2, 99.3]
+    values = {"base": base, **{label: shifted(base, p) for label, p in {"a": 0.011, "b": 0.015, "c": 0.021, "d": 0.9}.items()}}
+    monkeypatch.setitem(STUDIES, "one", Study("?", "x", dict.fromkeys(values, BASIC), "base"))
+    monkeypatch.setattr(analysis, "last_accuracies", lambda study: values)
+    assert analysis.holm("one") == ["a", "b", "c"]  # 4 · 0.011, 3 · 0.015 and 2 · 0.021; Bonferroni's 4 · 0.015 is above 0.05
+    values["b"] = values["d"]
+    assert analysis.holm("one") == ["a"]  # 3 · 0.021 is above 0.05
+    del values["b"]
+    assert analysis.holm("one") == ["a"]  # not recorded yet, but planned
+    values.update(base=[99.0, 99.0], a=[99.5, 99.5], b=[99.0, 99.0], c=[99.1, 99.1])  # b: no p-value
+    assert analysis.holm("one") == ["a", "c"]
+
+
+def test_an_interval_of_a_mean_is_students():
+    values = [99.1, 99.3, 99.2, 99.6]
+    half = t.ppf(0.975, 3) * stdev(values) / 2
+    assert analysis._interval(values) == pytest.approx((99.3 - half, 99.3 + half))
+
+
+RUNS = {"met": [[99.5] * 5, [99.6] * 5], "collapsed": [[99.5] * 5, [9.8] * 5],
+        "below in one epoch": [[99.5] * 5, [99.6, 99.39, 99.6, 99.6, 99.6]]}
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_the_target_of_step_3_is_met_only_if_every_seed_is_consistent(name, monkeypatch):
+    records = [{"history": history(*run)} for run in RUNS[name]]
+    monkeypatch.setattr(analysis, "study_records", lambda study: dict.fromkeys(STUDIES[study].experiments, records))
+    assert ("**Target met**" in analysis.analysis("augmentation")) == (name == "met")
+
+
+@pytest.mark.parametrize("accuracies, met, resolved", [([99.5, 99.51], True, True), ([99.3, 99.52], True, False),
+                                                       ([99.3, 99.31], False, True), ([99.35], False, False)])
+def test_a_mean_meets_its_target_with_an_interval(accuracies, met, resolved, monkeypatch):
+    records = [{"history": history(accuracy)} for accuracy in accuracies]
+    monkeypatch.setattr(analysis, "study_records", lambda study: dict.fromkeys(STUDIES[study].experiments, records))
+    text = analysis.analysis("regularization")
+    assert ("**Target met**" in text) == met and ("The interval contains the target" in text) != resolved
+    monkeypatch.setattr(analysis, "study_records", lambda study: dict.fromkeys(STUDIES[study].experiments, []))
+    assert analysis.analysis("regularization") == "No seed of this step is recorded with this recipe."
+
+
+def test_the_neighbours_are_told_apart_by_their_intervals(monkeypatch):
+    step_3, better, worse, failing, *others = STUDIES["sensitivity"].experiments
+    seeds = [0.0, 0.01, 0.02, 0.0, 0.01]
+    runs = {label: [mean + seed for seed in seeds] for label, mean in {step_3: 99.4, better: 99.8, worse: 99.1}.items()}
+    runs |= {failing: [99.4, 10.0], others[0]: [99.41, 99.4]}
+    found = {label: [{"history": history(accuracy)} for accuracy in runs.get(label, [])]
+             for label in STUDIES["sensitivity"].experiments}
+    monkeypatch.setattr(analysis, "study_records", lambda study: found)
+    text = analysis.sensitivity().replace("\u00a0", " ")
+    assert text.startswith("12 of 105 runs") and f"better than the recipe: {better}; worse: {worse}." in text
+    assert f"Not every seed trains: {failing}." in text and f"*{better}* has the highest mean" in text
+
+
+@pytest.mark.parametrize("good, sentence", [((3, 4, 5), "The smallest network with 10 consistent seeds has 3,948 parameters."),
+                                            ((), "None of these networks"), (None, "Not all seeds of the network with 1,048")])
+def test_the_smallest_consistent_network_is_named_when_all_smaller_ones_are_measured(good, sentence, monkeypatch):
+    labels = list(STUDIES["parameters"].experiments)
+    found = {label: [{"history": history(*[99.5 if good and index in good else 99.3] * 5)}] * (10 if good is not None else 9)
+             for index, label in enumerate(labels)}
+    monkeypatch.setattr(analysis, "study_records", lambda study: found)
+    assert analysis.smallest_consistent().replace("\u00a0", " ").startswith(sentence)
 
 
 @pytest.mark.parametrize("runs, expected", [
@@ -83,7 +163,7 @@ def test_gains_are_those_over_the_recipe_before(monkeypatch):
 ])
 def test_summary_counts_the_consistent_seeds_and_those_that_train(runs, expected, one):
     one(*runs)
-    assert analysis.summary("one", "a") == expected
+    assert analysis.summary(analysis.study_records("one")["a"]) == expected
     assert analysis.study_table("one").count("\n") == 2
 
 

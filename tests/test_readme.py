@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from src.evidence import report
+from src.evidence import page, report
 from src.experiments import BASIC, run
 from src.models import MODELS
 
@@ -46,6 +46,9 @@ def test_check_names_every_part_and_picture_that_was_altered(tmp_path, monkeypat
     notebooks = {step: report.notebook_path(step) for step in report.STEPS}
     monkeypatch.setattr(report, "notebook_path", notebooks.get)
     monkeypatch.setattr(report, "ROOT", tmp_path)
+    monkeypatch.setattr(page, "PAGE", tmp_path / "index.html")
+    page.PAGE.write_text(page.make().replace('content="', 'content="0'), encoding="utf-8")
+    expected.append("docs/index.html")
     assert [fault.split(" does not")[0] for fault in report.check()] == expected
 
 
@@ -89,8 +92,8 @@ def test_numbers_stay_on_one_line_with_their_units_and_commands_are_short(path):
 def test_the_readme_is_short_and_every_picture_is_generated_and_shown():
     unfolded = re.sub(r"<details>.*?</details>", "", TEXT, flags=re.DOTALL)
     assert len(unfolded.encode()) <= 10_000
-    assert {path.name for path in report.IMAGES.iterdir()} == set(report.PICTURES)
-    assert all(f"images/{name}" in "".join(TEXTS.values()) for name in report.PICTURES)
+    assert {path.name for path in report.IMAGES.iterdir()} == {*report.PICTURES, "page.png"}  # that one is a screenshot
+    assert all(f"images/{name}" in "".join(TEXTS.values()) for name in [*report.PICTURES, "page.png"])
 
 
 def test_the_log_is_what_training_printed(results, capsys, monkeypatch):

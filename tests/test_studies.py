@@ -76,8 +76,15 @@ def test_selection_uses_the_validation_split_alone(name):
 def test_the_reports_are_of_the_steps_as_they_are():
     assert STUDIES["steps"].experiments == STEPS
     assert [len(STUDIES["steps"].runs(step)) for step in STEPS] == [10, 10, 30]
-    assert STUDIES["parameters"].experiments["1"] == AUGMENTATION
+    assert STUDIES["parameters"].experiments["7,946"] == AUGMENTATION
     assert all(replace(experiment, precision="auto") == AUGMENTATION for experiment in STUDIES["precision"].experiments.values())
+
+
+def test_every_neighbour_changes_the_recipe_of_step_3_and_differs_from_the_others():
+    recipe, *neighbours = STUDIES["sensitivity"].experiments.values()
+    assert recipe == replace(AUGMENTATION, split="validation") == STUDIES["epochs"].experiments["15"]
+    assert all(neighbour != recipe and neighbours.count(neighbour) == 1 for neighbour in neighbours)
+    assert all(neighbour.augmentation.keys() == recipe.augmentation.keys() for neighbour in neighbours)
 
 
 def test_a_study_continues_after_a_run_that_diverges(tiny, monkeypatch):

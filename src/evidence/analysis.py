@@ -2,10 +2,11 @@
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import takewhile
 from statistics import mean, stdev
 
-from scipy.stats import ttest_ind
+from scipy.stats import ttest_1samp, ttest_ind
 
 from ..experiments import STEPS
 from ..models import MODELS, count_parameters
@@ -13,6 +14,10 @@ from ..plots import TARGET
 from ..records import load_records
 from .studies import PLATFORMS, STUDIES, run_key, study_records
 
+# The target of each step, and the mean accuracy that meets it; None if every seed has to be consistent.
+TARGETS = {"basic": ("it learns, 97.96 % or more", 97.96),
+           "regularization": ("99.40 %, with fewer than 10,000 parameters", TARGET),
+           "augmentation": ("99.40 % consistently, with fewer than 8,000 parameters", None)}
 COLLAPSED = 50.0  # % accuracy: a run that ends at or below has not learned, or has lost what it had learned
 
 
@@ -74,26 +79,37 @@ def compare(values: Mapping[str, Sequence[float]], one: str, other: str, compari
     """The `difference` in percentage points with its interval, and whether so many seeds resolve it."""
     if missing := [label for label in (one, other) if label not in values]:
         return f"unknown (a seed of {missing[0]} is missing or failed)"
-    numbers = difference(values, one, other, comparisons)
-    gain, low, high = (f"{round(number, 2) + 0.0:+.2f}".replace("-", "−") for number in numbers)  # + 0.0: no negative zero
-    if math.isinf(numbers[1]):
-        return f"{gain} pp (one seed, no interval)"
-    seeds = min(len(values[one]), len(values[other]))
-    return f"{gain} pp ({low} to {high}{f'; not resolved by {seeds} seeds' if numbers[1] <= 0 <= numbers[2] else ''})"
+    return _format_difference(*difference(values, one, other, comparisons), min(len(values[one]), len(values[other])))
 
 
-def gains(study: str) -> dict[str, tuple[float, float, float]]:
-    """For each label of `last_accuracies` but the first, the `difference` from the one before it."""
+def _format_difference(gain: float, low: float, high: float, seeds: int) -> str:
+    texts = [f"{round(number, 2) + 0.0:+.2f}".replace("-", "−") for number in (gain, low, high)]  # + 0.0: no negative zero
+    if seeds < 2:
+        return f"{texts[0]} pp (one seed, no interval)"
+    return f"{texts[0]} pp ({texts[1]} to {texts[2]}{f'; not resolved by {seeds} seeds' if low <= 0 <= high else ''})"
+
+
+def differences(study: str) -> dict[str, tuple[float, float, float]]:
+    """For each label of a study that is compared with another: the `difference` from it."""
     values = last_accuracies(study)
-    return {label: difference(values, label, before) for before, label in zip(values, list(values)[1:])}
+    return {label: difference(values, label, other) for label, other in STUDIES[study].comparisons().items()
+            if {label, other} <= values.keys()}
 
 
-def summary(study: str, label: str) -> dict[str, str]:
-    """What a recipe reaches over its seeds, in %: `train`, `test`, `lowest` (of the last five epochs), `consistent`, `note`.
+def holm(study: str) -> list[str]:
+    """The labels of a study whose difference is resolved at 5 % after Holm's correction for the number of its comparisons."""
+    values, pairs = last_accuracies(study), STUDIES[study].comparisons()
+    p_values = {label: ttest_ind(values[label], values[other], equal_var=False).pvalue for label, other in pairs.items()
+                if {label, other} <= values.keys() and min(len(values[label]), len(values[other])) > 1}
+    ordered = sorted((1.0 if math.isnan(p) else p, label) for label, p in p_values.items())  # NaN: all seeds are equal
+    return [label for _, (_, label) in takewhile(lambda item: item[1][0] * (len(pairs) - item[0]) <= 0.05, enumerate(ordered))]
+
+
+def summary(records: Sequence[Mapping]) -> dict[str, str]:
+    """What the runs of a recipe reach, in %: `train`, `test`, `lowest` (of the last five epochs), `consistent`, `note`.
 
     If some seeds diverge or collapse, `note` says how many train; `train` and `test` are then of those.
     """
-    records = study_records(study)[label]
     good, total = trained(records), len(records)
     lowest = [lowest_of_last_five(record["history"]) if record["history"] else 0.0 for record in records]
     return {"train": f"{mean(history[-1]['train_accuracy'] for history in good):.2f}" if good else "–",
@@ -105,23 +121,27 @@ def summary(study: str, label: str) -> dict[str, str]:
 
 def study_table(study: str) -> str:
     """A study as a Markdown table: the last epoch over the recorded seeds, and the difference from the reference."""
-    plan, values, before = STUDIES[study], last_accuracies(study), None
+    plan, values = STUDIES[study], last_accuracies(study)
+    compared = plan.comparisons()
     if not any(study_records(study).values()):
         return "No run of this study is recorded yet."
-    split = next(iter(plan.experiments.values())).split
-    header = [plan.setting, "seeds", f"{split} accuracy (%)", "lowest of the last five epochs (%)", "loss", "training accuracy (%)"]
+    header = [plan.setting, "seeds", f"{_split(study)} accuracy (%)", "lowest of the last five epochs (%)", "loss",
+              "training accuracy (%)"]
     if plan.reference:
         header.insert(3, f"difference from {plan.reference} (95 % interval)")
-    rows = [header, ["---"] * len(header)]
+    rows = []
     for label, records in study_records(study).items():
-        found, good = summary(study, label), trained(records)
+        found, good = summary(records), trained(records)
         loss = f"{mean(history[-1]['test_loss'] for history in good):.4f}" if good else "–"
         rows.append([label, str(len(records)), found["test"] + found["note"], found["lowest"], loss, found["train"]])
         if plan.reference:
-            compared = before if plan.reference == "the row above" else plan.reference
-            rows[-1].insert(3, compare(values, label, compared) if compared != label and {compared, label} <= {*values} else "–")
-        before = label
-    return keep_numbers_together("\n".join(f"| {' | '.join(row)} |" for row in rows))
+            rows[-1].insert(3, compare(values, label, compared[label]) if {label, compared.get(label)} <= values.keys() else "–")
+    return keep_numbers_together(markdown_table(header, rows))
+
+
+def markdown_table(header: Sequence[object], rows: Iterable[Sequence[object]]) -> str:
+    """A Markdown table."""
+    return "\n".join(f"| {' | '.join(map(str, row))} |" for row in (header, ["---"] * len(header), *rows))
 
 
 def verdict(study: str, claim: str) -> str:
@@ -137,9 +157,48 @@ def verdict(study: str, claim: str) -> str:
             f"with the interval corrected for {len(rivals)} comparisons.")
 
 
+def study_numbers(study: str) -> tuple[dict, dict, str, str | None]:
+    """The numbers that `figures.study` draws: of the labels with recorded seeds that all train."""
+    return last_accuracies(study), differences(study), f"{_split(study)} accuracy (%)", STUDIES[study].reference
+
+
+def _split(study: str) -> str:
+    return next(iter(STUDIES[study].experiments.values())).split
+
+
+def smallest_consistent() -> str:
+    """A sentence that names the smallest network of the study "parameters" whose seeds are all consistent."""
+    for label, records in study_records("parameters").items():
+        if len(records) < len(STUDIES["parameters"].runs(label)):
+            return f"Not all seeds of the network with {label} parameters are recorded yet."
+        if all("failed" not in record and lowest_of_last_five(record["history"]) >= TARGET for record in records):
+            return keep_numbers_together(f"The smallest network with {len(records)} consistent seeds has {label} parameters.")
+    return "None of these networks is consistent with every seed."
+
+
+def sensitivity() -> str:
+    """Whether a neighbour of step 3's recipe is better: a paragraph in Markdown."""
+    study, values, resolved = STUDIES["sensitivity"], last_accuracies("sensitivity"), holm("sensitivity")
+    recorded = [label for label, records in study_records("sensitivity").items() if records and label != study.reference]
+    neighbours = [label for label in recorded if label in values]
+    if study.reference not in values or not neighbours:
+        return "Not enough seeds are recorded."
+    better, worse = ([label for label in resolved if sign * difference(values, label, study.reference)[0] > 0] for sign in (1, -1))
+    best = max(neighbours, key=lambda label: mean(values[label]))
+    runs, planned = sum(len(values[label]) for label in neighbours), sum(len(study.runs(label)) for label in study.comparisons())
+    failed = [label for label in recorded if label not in values]
+    return keep_numbers_together(
+        f"{runs} of {planned} runs of the neighbours are recorded. "
+        f"After Holm's correction, better than the recipe: {', '.join(better) or 'none'}; worse: {', '.join(worse) or 'none'}. "
+        + (f"Not every seed trains: {', '.join(failed)}. " if failed else "")
+        + f"*{best}* has the highest mean: uncorrected, its difference from the recipe is "
+        f"{compare(values, best, study.reference)}.")
+
+
 def headline() -> str:
     """What step 3 reaches over its seeds: three sentences. Raises RuntimeError if no seed is recorded."""
-    histories, found = trained(study_records("steps")["augmentation"]), summary("steps", "augmentation")
+    records = study_records("steps")["augmentation"]
+    histories, found = trained(records), summary(records)
     if not histories:
         raise RuntimeError("no seed of step 3 is recorded with this recipe: run python -m src study steps")
     stable = [first_stable_epoch(history) for history in histories]
@@ -154,34 +213,52 @@ def headline() -> str:
 
 def analysis(step: str, record: Mapping | None = None) -> str:
     """What the measurements of a step say, in Markdown: of its seeds and, if given, of the run of `record`."""
-    seeds, ours, original = study_records("steps")[step], summary("steps", step), summary("original", step)
-    theirs, points = f"{original['test']} %{original['note']}", ["No seed of this step is recorded with this recipe."]
-    if good := trained(seeds):
-        ahead = mean(history[-1]["train_accuracy"] - history[-1]["test_accuracy"] for history in good)
-        points = [f"Training accuracy ends {abs(ahead):.2f} pp {'above' if ahead > 0 else 'below'} test accuracy."]
-    if step == "basic":
-        points += ["The learning rate never falls, and accuracy fluctuates from epoch to epoch.",
-                   f"With the original's learning rate, 0.05, test accuracy is {theirs}."]
-    elif step == "regularization":
+    records = study_records("steps")[step]
+    histories, ours, original = trained(records), summary(records), summary(study_records("original")[step])
+    if not histories:
+        return "No seed of this step is recorded with this recipe."
+    tests = [[epoch["test_accuracy"] for epoch in history[-5:]] for history in histories]
+    accuracies = {"ours": [last[-1] for last in tests], **last_accuracies("original")}
+    gaps = [history[-1]["train_accuracy"] - history[-1]["test_accuracy"] for history in histories]
+    target, reached, (low, high) = TARGETS[step][1], mean(accuracies["ours"]), _interval(accuracies["ours"])
+    met = len(histories) == len(records) and (reached >= target if target else min(map(min, tests)) >= TARGET)
+    aim = f"the target is {target:.2f} %" if target else f"{ours['consistent']} seeds are consistent"
+    unresolved = target and low <= target <= high
+    points = [f"**Target {'met' if met else 'missed'}**: over {len(tests)} seeds, it reaches {ours['test']} %{ours['note']}, "
+              f"with a 95 % interval of the mean from {low:.2f} to {high:.2f} %; {aim}."
+              + (" The interval contains the target: so many seeds do not resolve this." if unresolved else ""),
+              f"The lowest of all last five epochs is {ours['lowest']} %; within those of a seed, test accuracy varies by "
+              f"{mean(max(last) - min(last) for last in tests):.2f} pp.",
+              "Training accuracy is that on augmented images: it cannot be compared with test accuracy."
+              if STEPS[step].augmentation else
+              f"Training accuracy minus test accuracy is {_format_difference(mean(gaps), *_interval(gaps), len(gaps))}.",
+              f"The original's recipe reaches {original['test']} %{original['note']}"
+              + (f": this step differs from it by {compare(accuracies, 'ours', step)}." if step in accuracies else ".")]
+    if step == "regularization":
         parts = last_accuracies("parts")
         points += [f"On the validation split, batch normalisation contributes "
                    f"{compare(parts, 'all three', 'no batch normalisation')}, the scheduler "
                    f"{compare(parts, 'all three', 'no scheduler')}, dropout (0.05) {compare(parts, 'all three', 'no dropout')}.",
                    f"The original's claim that dropout 0 is best {verdict('dropout', '0')}",
                    f"Its claim that step size 5 is best {verdict('step_size', '5')}"]
-    else:
+    elif step == "augmentation":
         ablation, (first, *_, last) = last_accuracies("ablation"), STUDIES["ablation"].experiments
         points += [f"On the validation split, all changes from step 2 to step 3 contribute {compare(ablation, last, first)}, "
                    f"the four transforms of the images {compare(ablation, last, '+ averaging')}."]
     if record:
         last, tests = record["history"][-1], [epoch["test_accuracy"] for epoch in record["history"][-5:]]
-        points = [f"This run (seed {record['seed']}) ends at {last['train_accuracy']:.2f} % in training and "
-                  f"**{last['test_accuracy']:.2f} %** on the test set; its last five epochs lie between {min(tests):.2f} and "
-                  f"{max(tests):.2f} %: {'consistent' if min(tests) >= TARGET else 'not consistent'}.",
-                  f"Over {len(seeds)} seeds, this step reaches {ours['test']} %{ours['note']}; the lowest of the last five "
-                  f"epochs is {ours['lowest']} %, and {ours['consistent']} seeds are consistent. The original's recipe reaches "
-                  f"{theirs}.", *points]
+        split = "test set" if record["recipe"]["split"] == "test" else "validation split"
+        points[1:1] = [f"This run (seed {record['seed']}) ends at {last['train_accuracy']:.2f} % in training and "
+                       f"**{last['test_accuracy']:.2f} %** on the {split}; its last five epochs lie between {min(tests):.2f} and "
+                       f"{max(tests):.2f} %: {'consistent' if min(tests) >= TARGET else 'not consistent'}."]
+    else:
+        del points[1]  # a table beside it says it
     return keep_numbers_together("\n".join(f"- {point}" for point in points) if record else " ".join(points))
+
+
+def _interval(values: Sequence[float]) -> tuple[float, float]:
+    """The 95 % confidence interval of a mean (Student's t); infinite for a single value."""
+    return tuple(ttest_1samp(values, 0).confidence_interval()) if len(values) > 1 else (-math.inf, math.inf)
 
 
 def keep_numbers_together(text: str) -> str:

@@ -23,9 +23,23 @@ from ..experiments import STEPS, load_model, weights_path
 from ..models import MODELS, count_parameters
 from ..records import load_records
 from ..training import format_epoch, predict
-from . import benchmark
-from .analysis import analysis, gains, headline, keep_numbers_together, last_accuracies, seed1_record, study_table, summary, trained
-from .studies import STUDIES, study_records
+from . import benchmark, figures, page
+from .analysis import (
+    TARGETS,
+    analysis,
+    headline,
+    keep_numbers_together,
+    last_accuracies,
+    markdown_table,
+    seed1_record,
+    sensitivity,
+    smallest_consistent,
+    study_numbers,
+    study_table,
+    summary,
+    trained,
+)
+from .studies import CLAIMS, STUDIES, study_records
 
 ROOT = Path(__file__).parent.parent.parent
 README, EVIDENCE, IMAGES = ROOT / "README.md", ROOT / "results" / "README.md", ROOT / "images"
@@ -42,28 +56,24 @@ def log(record: Mapping) -> str:
     return "\n".join(format_epoch(epoch, batches, record["test_size"]) for epoch in record["history"])
 
 
-TARGETS = {"basic": "it learns", "regularization": "99.40 %, below 10,000 parameters",
-           "augmentation": "99.40 % consistently, below 8,000 parameters"}
-
-
 def results_table() -> str:
     """What the steps reach over their seeds, and what the original's recipes reach."""
-    rows = ["| step | target | parameters | train % | test % | lowest of the last five epochs | consistent seeds "
-            "| original's recipe, test % |", "| --- | --- | --- | --- | --- | --- | --- | --- |"]
+    rows = []
     for step, experiment in STEPS.items():
-        ours, original = summary("steps", step), summary("original", step)
+        ours, original = (summary(study_records(study)[step]) for study in ("steps", "original"))
         parameters = count_parameters(MODELS[experiment.model]())
-        rows.append(f"| [{step}](Notebooks/MNIST_{step}.ipynb) | {TARGETS[step]} | {parameters:,} | {ours['train']} "
-                    f"| **{ours['test']}** | {ours['lowest']} | {ours['consistent']} | {original['test']}{original['note']} |")
-    return keep_numbers_together("\n".join(rows))
+        rows.append([f"[{step}](Notebooks/MNIST_{step}.ipynb)", TARGETS[step][0], f"{parameters:,}", ours["train"],
+                     f"**{ours['test']}**", ours["lowest"], ours["consistent"], original["test"] + original["note"]])
+    return keep_numbers_together(markdown_table(
+        ["step", "target", "parameters", "train %", "test %", "lowest of the last five epochs", "consistent seeds",
+         "original's recipe, test %"], rows))
 
 
 def hyperparameters() -> str:
     """The recipes of the three steps side by side, as they were run: arguments by their names, 1/28 as a fraction."""
     recipes = [seed1_record(step)["recipe"] for step in STEPS]
-    rows = [f"| {name} | {' | '.join(_value(recipe[name]) for recipe in recipes)} |" for name in recipes[0]
-            if name not in ("name", "split")]
-    return "\n".join([f"| | {' | '.join(STEPS)} |", "| --- |" + " --- |" * len(STEPS), *rows])
+    return markdown_table(["", *STEPS], ([name, *(_value(recipe[name]) for recipe in recipes)] for name in recipes[0]
+                                         if name not in ("name", "split")))
 
 
 def _value(value: object) -> str:
@@ -91,7 +101,7 @@ PARTS: dict[Path, dict[str, Callable[[], str]]] = {
              "analysis": lambda: "\n\n".join(f"**Step {i}, {step}.** {analysis(step)}" for i, step in enumerate(STEPS, 1)),
              "architecture": architecture, "log": lambda: f"```text\n{log(seed1_record('augmentation'))}\n```"},
     EVIDENCE: {"studies": study_hours, **{name: partial(study_table, name) for name in STUDIES},
-               "speed": lambda: benchmark.table(benchmark.load())},
+               "neighbours": sensitivity, "smallest": smallest_consistent, "speed": lambda: benchmark.table(benchmark.load())},
 }
 
 
@@ -108,10 +118,12 @@ def draw_fixed(*_weights: str) -> Figure:
 PICTURES: dict[str, tuple[Callable[..., Figure], Callable[[], list]]] = {
     "fixed.png": (draw_fixed, lambda: [hashlib.sha256(weights_path(step).read_bytes()).hexdigest()
                                        for step in ("regularization", "augmentation")]),
-    "steps.png": (plots.seeds, lambda: [{step: trained(records) for step, records in study_records("steps").items()}]),
+    "steps.png": (figures.steps, lambda: [{step: trained(records) for step, records in study_records("steps").items()}]),
     "augmentation.png": (plots.curves, lambda: [seed1_record("augmentation")["history"]]),
-    "ablation.png": (plots.ablation, lambda: [last_accuracies("ablation"), gains("ablation")]),
-    "sweeps.png": (plots.sweeps, lambda: [{STUDIES[study].setting: last_accuracies(study) for study in ("dropout", "step_size")}]),
+    "parameters.png": (figures.worth, lambda: [last_accuracies("parameters"), "parameters", "test accuracy (%)", CLAIMS]),
+    "epochs.png": (figures.worth, lambda: [last_accuracies("epochs"), "epochs", "validation accuracy (%)"]),
+    **{f"{name}.png": (figures.study, partial(study_numbers, name)) for name in STUDIES
+       if name not in ("steps", "parameters", "epochs")},
     "benchmark.png": (plots.bars, lambda: [benchmark.ratios(benchmark.load(), "augmentation"), "time per epoch relative to ours"]),
 }
 
@@ -141,6 +153,7 @@ def write() -> None:
             texts[path], count = _pattern(name).subn(make().replace("\\", r"\\") + "\n", texts[path])
             if count != 1:
                 raise RuntimeError(f"{path.relative_to(ROOT)}: expected the markers of the part {name!r} once, found {count}")
+    page.write()
     for name, (draw, read) in PICTURES.items():
         data = read()
         figure = draw(*data)
@@ -157,6 +170,7 @@ def check() -> list[str]:
               if _pattern(name).findall(texts[path]) != [make() + "\n"]]
     faults += [f"images/{name}" for name, (_, read) in PICTURES.items()
                if not (IMAGES / name).exists() or _stored_digest(IMAGES / name) != _digest(read())]
+    faults += [] if page.is_current() else ["docs/index.html"]
     faults = [f"{fault} does not agree with the records: update it with python -m src report" for fault in faults]
     for step in STEPS:
         outputs = [output for cell in nbformat.read(notebook_path(step), as_version=4).cells for output in cell.get("outputs", [])]

@@ -1,0 +1,267 @@
+"""The page: its JavaScript agrees with PyTorch and with digits.py, and a browser reads what is drawn, with the network off."""
+
+import io
+import json
+import re
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from drawings import STROKES, drawn, photo, typed
+from PIL import Image, ImageOps
+from py_mini_racer import MiniRacer
+
+from src.data import MEAN, STD, normalize
+from src.digits import Classifier, layers_and_weights, read_digit
+from src.evidence import page
+from src.experiments import load_model
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
+
+
+@pytest.fixture(scope="module")
+def javascript():
+    """An engine with the page's forward pass and preparation, the network, and its weights."""
+    engine = MiniRacer()
+    for name in ("network.js", "prepare.js"):
+        engine.eval((page.PARTS / name).read_text(encoding="utf-8"))
+    layers, weights = layers_and_weights()
+    engine.eval(f"const network = {json.dumps({'layers': layers, 'mean': MEAN, 'std': STD})};"
+                f"const weights = Float32Array.from({json.dumps(weights.tolist())});"
+                "const readInk = (ink, w, h) => Array.from(normalizeSize(Float32Array.from(ink), w, h).pixels);"
+                "const readPicture = (grey, w, h) => readInk(findInk(grey, w, h), w, h);")
+    return engine
+
+
+def test_the_forward_pass_agrees_with_pytorch_on_test_images(javascript, mnist):
+    images = mnist[1][0][:500]
+    with torch.no_grad():
+        expected = Classifier()(images)
+    javascript.eval("const read = images => images.map(pixels => Array.from(forward(network, weights, pixels).logProbabilities));")
+    found = torch.tensor(javascript.call("read", images.flatten(1).tolist()))
+    assert (found.argmax(1) == expected.argmax(1)).all()
+    assert (found - expected).abs().max() < 1e-4
+
+
+def test_the_feature_maps_and_receptive_fields_are_pytorchs(javascript):
+    features, image = load_model().features, torch.rand(1, 1, 28, 28)
+    blocks = [index for index, part in enumerate(features) if isinstance(part, torch.nn.Sequential)]
+    javascript.eval("const maps = pixels => forward(network, weights, pixels).maps.map(map => Array.from(map.data));")
+    for number, (block, found) in enumerate(zip(blocks, javascript.call("maps", image.flatten().tolist()), strict=True)):
+        outputs = features[:block + 1](normalize(image))
+        assert torch.tensor(found) == pytest.approx(outputs.detach().flatten().numpy(), abs=1e-3)
+        x, y = outputs.shape[-1] // 2, outputs.shape[-1] // 3
+        field = javascript.eval(f"receptiveField(network.layers, {number}, {x}, {y})")
+        left, top, size = (field[name] for name in ("left", "top", "size"))
+        inside = torch.zeros(1, 1, 28, 28, dtype=torch.bool)
+        inside[..., max(top, 0):top + size, max(left, 0):left + size] = True
+        for changed, same in ((~inside, True), (inside, False)):  # only the pixels in the field change the value
+            other = features[:block + 1](normalize(torch.where(changed, torch.rand_like(image), image)))
+            assert torch.equal(other[..., y, x], outputs[..., y, x]) == same
+
+
+DRAWN = [drawn(digit, width, slant, tremor=1) for digit in range(10) for width, slant in ((6, 0.2), (12, 0.0), (24, -0.1))]
+
+
+@pytest.mark.parametrize("image", DRAWN, ids=lambda image: "")
+def test_a_drawing_is_prepared_as_in_digits_py(image, javascript, tmp_path):
+    image.save(tmp_path / "digit.png")
+    expected = read_digit(tmp_path / "digit.png").flatten()
+    grey = np.asarray(image, dtype=np.float64) / 255
+    for name, values in (("readInk", 1 - grey), ("readPicture", grey)):
+        found = torch.tensor(javascript.call(name, values.flatten().tolist(), *image.size))
+        assert (found - expected).abs().max() < 0.02
+
+
+@pytest.mark.parametrize("image", [typed(4, "DejaVuSans"), photo(typed(7, "DejaVuSerif")), drawn(3, 5).resize((18, 18)),
+                                   photo(drawn(2, 9)).crop((100, 0, 600, 700)), Image.new("L", (1, 30), 40)])
+def test_a_picture_is_prepared_as_in_digits_py(image, javascript, tmp_path):
+    image = image.convert("L")
+    image.thumbnail((200, 200), Image.Resampling.BOX)
+    image.save(tmp_path / "digit.png")
+    grey = np.asarray(image, dtype=np.float64) / 255
+    try:
+        expected = read_digit(tmp_path / "digit.png").flatten()
+    except ValueError:  # no ink
+        javascript.eval("const inkIn = (grey, w, h) => findInk(grey, w, h).some(Boolean);")
+        assert not javascript.call("inkIn", grey.flatten().tolist(), *image.size)
+    else:
+        found = torch.tensor(javascript.call("readPicture", grey.flatten().tolist(), *image.size))
+        assert (found - expected).abs().max() < 0.02
+
+
+def test_the_page_is_small_complete_and_the_same_every_time():
+    text = page.make()
+    assert text == page.PAGE.read_text(encoding="utf-8") and page.is_current()
+    assert len(text.encode()) <= 120_000 and "{{" not in text
+    assert re.findall(r"(?:src|href)=\"(?!data:,|\.\./README\.md)", text) == []
+
+
+def test_a_page_of_other_weights_is_not_current(tmp_path, monkeypatch):
+    weights = tmp_path / "other.pt"
+    weights.write_bytes(b"other")
+    monkeypatch.setattr(page, "weights_path", lambda step: weights)
+    assert not page.is_current()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    if not BROWSER:
+        pytest.skip("there is no Chromium or Chrome on this machine")
+    api = pytest.importorskip("playwright.sync_api")
+    with api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def opened(browser):
+    """The page, opened from disk without a network; fails if it logs an error or asks for anything."""
+    context = browser.new_context(viewport={"width": 1200, "height": 900}, offline=True)
+    tab, errors, requests = context.new_page(), [], []
+    tab.on("console", lambda message: errors.append(message.text))
+    tab.on("pageerror", lambda error: errors.append(str(error)))
+    tab.on("request", lambda request: requests.append(request.url) if not request.url.startswith("blob:") else None)
+    tab.goto(page.PAGE.as_uri())
+    yield tab
+    assert errors == [] and requests == [page.PAGE.as_uri()]
+    context.close()
+
+
+def draw(tab, strokes, left, top, width, height, pen):
+    """Draw strokes of a square of side 1 into this box of the drawing area, which is 200 wide and high."""
+    tab.fill("#stroke", str(pen))
+    area = tab.locator("#drawing").bounding_box()
+    for stroke in strokes:
+        points = [(area["x"] + (left + x * width) / 200 * area["width"], area["y"] + (top + y * height) / 200 * area["height"])
+                  for x, y in stroke]
+        tab.mouse.move(*points[0])
+        tab.mouse.down()
+        for point in points[1:]:
+            tab.mouse.move(*point, steps=3)
+        tab.mouse.up()
+
+
+BOXES = [(20, 20, 160, 160, 20), (100, 10, 70, 90, 10), (10, 90, 80, 100, 12), (60, 40, 100, 130, 26), (110, 100, 80, 90, 8)]
+
+
+@pytest.mark.parametrize("digit", range(10))
+def test_drawn_digits_are_read(digit, opened):
+    draw(opened, STROKES[digit], *BOXES[digit % len(BOXES)])
+    assert opened.inner_text("#prediction").startswith(f"It reads {'an' if digit == 8 else 'a'} {digit} (")
+
+
+def test_undo_clear_and_test_images(opened):
+    empty = opened.inner_text("#prediction")
+    draw(opened, STROKES[7], 40, 30, 120, 140, 16)
+    one = opened.inner_text("#prediction")
+    draw(opened, [[(0, 0), (1, 1)]], 40, 30, 120, 140, 16)
+    assert opened.inner_text("#prediction") != one
+    opened.click("#undo")
+    assert opened.inner_text("#prediction") == one
+    opened.click("#clear")
+    assert opened.inner_text("#prediction") == empty == "Draw a digit, or pick a test image."
+    wrong = opened.locator("#wrong button")
+    for index in (0, wrong.count() - 1):
+        wrong.nth(index).click()
+        label = opened.inner_text("#done")[-2]
+        assert not opened.inner_text("#prediction").startswith(f"It reads a {label}")
+    assert opened.locator("#random button").count() == 20
+
+
+def test_the_page_shows_the_networks_numbers(opened, mnist):
+    opened.locator("#random button").first.click()
+    index = int(re.search(r"Test image (\d+)", opened.inner_text("#done"))[1])
+    with torch.no_grad():
+        expected = Classifier()(mnist[1][0][index:index + 1])[0]
+    assert opened.evaluate("Array.from(result.logProbabilities)") == pytest.approx(expected.tolist(), abs=1e-4)
+    opened.locator(".maps canvas").nth(14).hover()
+    assert re.match(r"Convolution 2, map 3 of 16, row 1[23], column 1[23]: ", opened.inner_text("#about"))
+    filters = load_model().features[1][0].weight[2].detach().flatten()
+    assert opened.evaluate("Array.from(result.maps[1].filters.subarray(2 * 108, 3 * 108))") == pytest.approx(filters.tolist())
+    opened.locator(".maps").nth(6).press("ArrowRight")
+    opened.locator(".maps").nth(6).press("ArrowRight")
+    assert opened.inner_text("#about").startswith("Convolution 7, map 2 of 14")
+
+
+@pytest.mark.parametrize("width", [360, 1000, 1600])
+def test_the_page_fits_the_screen(width, opened):
+    opened.set_viewport_size({"width": width, "height": 800})
+    draw(opened, STROKES[3], 40, 30, 120, 140, 16)
+    opened.locator(".maps canvas").nth(30).hover()
+    assert opened.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def drop(tab, name, kind, content):
+    data = tab.evaluate_handle("([name, type, bytes]) => { const data = new DataTransfer();"
+                               "data.items.add(new File([Uint8Array.from(bytes)], name, {type})); return data; }",
+                               [name, kind, list(content)])
+    tab.dispatch_event("body", "drop", {"dataTransfer": data})
+
+
+def png(image):
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    return file.getvalue()
+
+
+def expect(tab, line, place="prediction"):
+    tab.wait_for_function(f"document.getElementById('{place}').textContent.startsWith({json.dumps(line)})")
+
+
+def test_pictures_are_read_however_they_come(opened, tmp_path):
+    drop(opened, "three.png", "image/png", png(photo(drawn(3, 14))))
+    expect(opened, "It reads a 3")
+    transparent = Image.new("RGBA", (160, 160), (250, 250, 250, 0))
+    transparent.putalpha(ImageOps.invert(drawn(5, 14)))  # a light digit on nothing
+    (tmp_path / "five.png").write_bytes(png(transparent))
+    opened.set_input_files("#file", tmp_path / "five.png")
+    expect(opened, "It reads a 5")
+    exif = Image.Exif()
+    exif[274] = 6  # stored turned by 90 degrees
+    drawn(7, 14).resize((1600, 1600)).rotate(90).save(tmp_path / "seven.jpg", exif=exif)
+    opened.set_input_files("#file", tmp_path / "seven.jpg")
+    expect(opened, "It reads a 7")
+    opened.evaluate("""bytes => { const clipboardData = new DataTransfer();
+        clipboardData.items.add(new File([Uint8Array.from(bytes)], "two.png", {type: "image/png"}));
+        document.body.dispatchEvent(new ClipboardEvent("paste", {clipboardData, bubbles: true})); }""", list(png(drawn(2, 14))))
+    expect(opened, "It reads a 2")
+
+
+def test_the_newest_input_wins(opened):
+    opened.evaluate("""bytes => { openPicture(new File([Uint8Array.from(bytes)], "three.png"));
+        document.querySelector("#random button").click(); }""", list(png(photo(drawn(3, 14)))))
+    opened.wait_for_timeout(500)
+    assert opened.inner_text("#done").startswith("Test image ")
+
+
+def test_clear_and_undo_end_a_stroke(opened):
+    area = opened.locator("#drawing").bounding_box()
+    for button in ("#clear", "#undo"):
+        opened.mouse.move(area["x"] + 50, area["y"] + 50)
+        opened.mouse.down()
+        opened.mouse.move(area["x"] + 90, area["y"] + 150)
+        opened.locator(button).press("Enter")
+        opened.mouse.move(area["x"] + 150, area["y"] + 150)
+        opened.mouse.up()
+        assert opened.inner_text("#prediction") == "Draw a digit, or pick a test image."
+    draw(opened, STROKES[1], 40, 30, 120, 140, 16)
+    one = opened.inner_text("#prediction")
+    opened.evaluate("document.body.dispatchEvent(new ClipboardEvent('paste', {clipboardData: new DataTransfer(), bubbles: true}))")
+    assert opened.inner_text("#prediction") == one and opened.inner_text("#done") == "That was not a picture."
+
+
+def test_bad_input_ends_in_a_clear_line(opened):
+    for name, content, line in [("notes.txt", b"no image", "notes.txt is not an image that this browser can read."),
+                                ("huge.png", png(Image.new("1", (10_000, 10_000), 1)), "The picture shows no ink"),
+                                ("blank.png", png(Image.new("L", (50, 50), 255)), "The picture shows no ink")]:
+        draw(opened, STROKES[1], 40, 30, 120, 140, 16)
+        drop(opened, name, "image/png", content)
+        expect(opened, line, "done")
+        assert opened.inner_text("#prediction") == "Draw a digit, or pick a test image."
+    draw(opened, [[(0, 0)]], 100, 100, 1, 1, 16)
+    assert opened.inner_text("#prediction").startswith("It reads a ")
+    draw(opened, [[(0, y / 10) for y in range(11)] + [(1, y / 10) for y in range(11)] for _ in range(3)], 0, 0, 200, 200, 32)
+    assert opened.inner_text("#prediction").startswith("It reads a ")
