@@ -83,7 +83,7 @@ def report(args: argparse.Namespace) -> None:
     elif faults := check():
         raise RuntimeError("\n".join(faults))
     else:
-        print("READMEs, pictures and notebooks agree with the records.")
+        print("READMEs, pictures, notebooks and the page agree with the records.")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -137,7 +137,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     add(page, "write docs/index.html, the page for drawing a digit")
 
     command = add(report, "update the generated parts of the READMEs, the pictures and the page from the records")
-    command.add_argument("--check", action="store_true", help="write nothing; fail if a README, picture or notebook does not agree")
+    command.add_argument("--check", action="store_true", help="write nothing; fail if something does not agree with the records")
 
     args = parser.parse_args(argv)
     try:

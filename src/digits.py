@@ -150,13 +150,14 @@ def layers_and_weights() -> tuple[list[dict], np.ndarray]:
             weights += [convolution.weight, factor, norm.bias - norm.running_mean * factor]
             kernel, padding = convolution.kernel_size[0], convolution.padding[0]
             size += 2 * padding - kernel + 1
-            number = 1 + sum(layer["type"] == "convolution" for layer in layers)
-            layers.append({"type": "convolution", "name": f"Convolution {number}", "out": convolution.out_channels,
+            number = 1 + sum(layer.get("kernel", 1) > 1 for layer in layers)
+            name = f"Convolution {number}" if kernel > 1 else "1 × 1 convolution"
+            layers.append({"type": "convolution", "name": name, "out": convolution.out_channels,
                            "kernel": kernel, "padding": padding, "size": size, "parameters": count_parameters(part)})
         elif isinstance(part, nn.MaxPool2d):
             size //= 2
             layers.append({"type": "max pool"})
-    layers.append({"type": "average and linear"})
+    layers.append({"type": "average and linear", "parameters": count_parameters(model.classifier)})
     weights += [model.classifier.weight, model.classifier.bias]
     return layers, torch.cat([weight.detach().flatten() for weight in weights]).numpy()
 

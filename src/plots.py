@@ -1,5 +1,6 @@
 """Figures of images, networks and runs. Every function returns a new figure; none reads files or runs experiments."""
 
+import math
 from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 
@@ -7,7 +8,7 @@ import matplotlib.pyplot as plt
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 from torch import nn
 from torchvision.utils import make_grid
 
@@ -20,21 +21,25 @@ plt.rcParams.update({
 })
 
 
-def digits(images: torch.Tensor, titles: Sequence[object] = (), columns: int = 12, limits: tuple[float, float] = (0, 1)) -> Figure:
+def digits(images: torch.Tensor, titles: Sequence[object] = (), columns: int = 12, rows: Sequence[str] = (),
+           limits: tuple[float, float] = (0, 1)) -> Figure:
     """A grid of images of shape (N, 1, 28, 28), dark on white, each under its title of one or two lines.
 
-    `limits` are the values of white and of black; unless they are 0 and 1, a colour bar shows them.
+    `rows` are names of the rows. `limits` are the values of white and of black; unless they are 0 and 1, a colour bar shows them.
     """
-    rows, lines = max(1, -(-len(images) // columns)), max((str(title).count("\n") + 1 for title in titles), default=0)
-    figure, grid = plt.subplots(rows, columns, figsize=(0.72 * columns, (0.72 + 0.18 * lines) * rows), squeeze=False)
+    height, lines = max(1, -(-len(images) // columns)), max((str(title).count("\n") + 1 for title in titles), default=0)
+    figure, grid = plt.subplots(height, columns, figsize=(0.72 * columns + 2 * bool(rows), (0.72 + 0.18 * lines) * height),
+                                squeeze=False)
     for axes in grid.flat:
         axes.set_axis_off()
     for axes, image in zip(grid.flat, images):
         drawn = axes.imshow(image.squeeze().cpu().numpy(), cmap="gray_r", vmin=limits[0], vmax=limits[1])
     for axes, title in zip(grid.flat, titles):
         axes.set_title(title, fontsize=9, pad=3)
+    for axes, name in zip(grid[:, 0], rows):
+        axes.annotate(name, (-0.1, 0.5), xycoords="axes fraction", ha="right", va="center", fontsize=10)
     if limits != (0, 1):
-        figure.colorbar(drawn, ax=grid, shrink=0.8)
+        figure.colorbar(drawn, ax=grid, aspect=8, label="pixel value")
     return figure
 
 
@@ -119,21 +124,28 @@ def histograms(values: Mapping[str, Mapping[str, torch.Tensor]]) -> Figure:
 def curves(history: Sequence[Mapping], split: str = "test") -> Figure:
     """Loss and accuracy of one run over its epochs, in training and on the split it was evaluated on; below, the learning rate."""
     epochs = [epoch["epoch"] for epoch in history]
-    figure, ((loss, accuracy), rates) = plt.subplots(2, 2, figsize=(8.6, 4.4), sharex=True, height_ratios=[4, 1])
+    figure, panels = plt.subplot_mosaic([["loss", "accuracy"], ["rate", "rate"]], figsize=(8.6, 4.8), height_ratios=[4, 1])
+    loss, accuracy, rate = panels.values()
     for part, label, colour in (("train", "training (mean over the epoch)", BLUE), ("test", split, RED)):
         for axes, measure in ((loss, "loss"), (accuracy, "accuracy")):
             axes.plot(epochs, [epoch[f"{part}_{measure}"] for epoch in history], "o-", ms=4, color=colour, label=label)
     loss.set(title="Loss", ylabel="mean negative log-likelihood", yscale="log")
     loss.yaxis.set(major_locator=LogLocator(subs=(1, 2, 5)), major_formatter="{x:g}", minor_locator=NullLocator())
-    low = min(epoch[f"{part}_accuracy"] for epoch in history[2:] or history for part in ("train", "test"))  # else cut off
-    accuracy.set(title="Accuracy", ylabel="accuracy (%)", ylim=(max(0, low - 0.3), 100.05))
+    low = min(epoch[f"{part}_accuracy"] for epoch in history[2:] or history for part in ("train", "test"))
+    bottom = max(0, math.floor(low))  # the first two epochs may be below
+    accuracy.set(title="Accuracy", ylabel=f"accuracy (%), above {bottom} %", ylim=(bottom, 100.05))
     mark_target(accuracy)
     loss.legend(fontsize=9)
-    for axes in rates:
-        axes.step(epochs, [epoch["learning_rate"] for epoch in history], color=GREY, where="mid")
-        axes.set(xlabel="epoch", ylim=(0, None))
-        axes.xaxis.get_major_locator().set_params(integer=True)
-    rates[0].set_ylabel("learning\nrate", fontsize=9)
+    rates = [epoch["learning_rate"] for epoch in history]
+    rate.step(epochs, rates, color=GREY, where="mid")
+    if min(rates) < 0.02 * max(rates):
+        rate.set_yscale("log")
+    else:
+        rate.set_ylim(0, 1.2 * max(rates))
+    rate.set_title("Learning rate at the start of each epoch")
+    for axes in panels.values():
+        axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     return figure
 
 
@@ -187,6 +199,6 @@ def reliability(confidences: torch.Tensor, correct: torch.Tensor) -> Figure:
     axes.bar(centres, (100 * hits / counts)[used].tolist(), 9, color=BLUE, label="accuracy")
     axes.plot(centres, (100 * sums / counts)[used].tolist(), "_", color=RED, ms=34, mew=2.5, label="mean confidence")
     axes.set_xticks(centres, [f"{10 * bin}–{10 * bin + 10}\n{counts[bin]:,}" for bin in used], fontsize=9)
-    axes.set(xlabel="confidence (%), and below it the number of images", ylabel="%", ylim=(0, 101))
+    axes.set(xlabel="confidence (%), and below it the number of images", ylabel="accuracy, mean confidence (%)", ylim=(0, 101))
     figure.legend(loc="outside upper center", ncols=2)
     return figure

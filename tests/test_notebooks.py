@@ -77,9 +77,9 @@ def test_links_resolve(step):
 
 def run_set_up(folder, address, then=""):
     """Run the set-up cell as the only cell of a notebook in an empty folder, with an address in its form; returns the outputs."""
-    (cell,) = {source(step)[0].split("%matplotlib")[0] for step in STEPS}  # the same in all three, up to the imports
+    (cell,) = {source(step)[0] for step in STEPS}  # the same in all three
     filled = cell.replace('REPOSITORY = ""', f'REPOSITORY = "{address}"')
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(filled + then)])
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(f"{filled}\n{then}")])
     NotebookClient(notebook, allow_errors=True, resources={"metadata": {"path": folder}}).execute()
     return notebook.cells[0].outputs
 
@@ -88,7 +88,7 @@ def run_set_up(folder, address, then=""):
 def test_set_up_without_a_checkout_says_what_to_fill_in(address, tmp_path):
     *printed, error = [output for output in run_set_up(tmp_path, address) if output.get("name") != "stderr"]
     assert f"fatal: repository '{address}' does not exist" in printed[0].text or "does not appear to be a git" in printed[0].text
-    assert error.ename == "SystemExit" and error.evalue.startswith("Nothing was cloned: enter the address")
+    assert error.ename == "SystemExit" and error.evalue.startswith("Nothing was cloned: enter the repository's address")
 
 
 def test_set_up_clones_from_the_address_in_the_form(tmp_path):

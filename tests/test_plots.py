@@ -47,6 +47,18 @@ def test_receptive_fields_are_those_of_autograd(name):
     assert last.get_title() == "average\n28 × 28"
 
 
+def test_the_curves_say_where_their_axes_are_cut_off():
+    history = [{"epoch": epoch, "learning_rate": 10.0 ** -epoch, "train_loss": 1 / epoch, "test_loss": 2 / epoch,
+                "train_accuracy": accuracy, "test_accuracy": accuracy + 0.2}
+               for epoch, accuracy in enumerate([90, 98, 98.7, 99], 1)]
+    loss, accuracy, rate = plots.curves(history, "validation").axes
+    assert [line.get_ydata().tolist() for line in loss.lines] == [[1, 1 / 2, 1 / 3, 1 / 4], [2, 1, 2 / 3, 1 / 2]]
+    assert [line.get_ydata().tolist() for line in accuracy.lines[:2]] == [[90, 98, 98.7, 99], [90.2, 98.2, 98.9, 99.2]]
+    assert accuracy.get_ylabel() == "accuracy (%), above 98 %" and accuracy.get_ylim()[0] == 98
+    assert rate.lines[0].get_ydata().tolist() == [0.1, 0.01, 0.001, 0.0001] and rate.get_yscale() == "log"
+    assert plots.curves([{**epoch, "learning_rate": 0.1} for epoch in history]).axes[2].get_yscale() == "linear"
+
+
 def test_a_reliability_diagram_counts_by_hand():
     confidences = torch.tensor([0.95, 0.91, 1.0, 0.55, 0.52, 0.3])
     correct = torch.tensor([True, False, True, True, False, False])
@@ -96,6 +108,9 @@ def test_a_study_shows_every_seed_and_the_interval_of_each_difference():
     assert [[accuracy for accuracy, _ in row] for row in dots] == list(accuracies.values())
     assert all(len({*map(tuple, row)}) == len(row) for row in dots)  # none hides another
     (interval,) = right.collections
+    assert right.lines[0].get_markerfacecolor() != "none"
+    one_seed = {"a": (0.1, -np.inf, np.inf)}
+    assert figures.study({"a": [99.1]}, one_seed, "accuracy", "b").axes[1].lines[0].get_markerfacecolor() == "none"
     assert [point.tolist() for point in interval.get_segments()[0]] == [[0.1, 1], [0.24, 1]]
 
 
@@ -117,3 +132,4 @@ def test_what_a_parameter_is_worth_is_drawn_at_its_number():
     points = {tuple(point) for line in axes.lines for point in line.get_xydata().tolist()}
     assert {(1048, 98.0), (1048, 98.2), (1048, 98.1), (7946, 99.5), (3762, 99.52)} <= points
     assert len(axes.figure.legends[0].get_texts()) == 3
+    figures.worth({}, "epochs", "validation accuracy (%)")

@@ -38,6 +38,11 @@ def lowest_of_last_five(history: Sequence[Mapping]) -> float:
     return min(epoch["test_accuracy"] for epoch in history[-5:])
 
 
+def is_consistent(record: Mapping) -> bool:
+    """Whether each of the last five epochs of a run is at 99.4 % or above."""
+    return "failed" not in record and lowest_of_last_five(record["history"]) >= TARGET
+
+
 def first_stable_epoch(history: Sequence[Mapping]) -> int | None:
     """The first epoch from which every epoch is at 99.4 % or above; None if the last one is not."""
     first = max((epoch["epoch"] for epoch in history if epoch["test_accuracy"] < TARGET), default=0) + 1
@@ -115,7 +120,7 @@ def summary(records: Sequence[Mapping]) -> dict[str, str]:
     return {"train": f"{mean(history[-1]['train_accuracy'] for history in good):.2f}" if good else "–",
             "test": format_mean_std([history[-1]["test_accuracy"] for history in good]) if good else "–",
             "lowest": f"{min(lowest):.2f}" if lowest else "–",
-            "consistent": f"{sum(accuracy >= TARGET for accuracy in lowest)} of {total}",
+            "consistent": f"{sum(map(is_consistent, records))} of {total}",
             "note": "" if len(good) == total else f" ({len(good)} of {total} seeds train)"}
 
 
@@ -148,7 +153,7 @@ def verdict(study: str, claim: str) -> str:
     """Whether the setting `claim` is the best of a study: the end of a sentence, in Markdown."""
     values = last_accuracies(study)
     rivals = [label for label in values if label != claim]
-    if claim not in values or not rivals:
+    if not rivals or len(values.get(claim, [])) < 2 or min(len(values[label]) for label in rivals) < 2:
         return "cannot be tested: not enough seeds are recorded."
     rival = max(rivals, key=lambda label: mean(values[label]))
     _, low, high = difference(values, claim, rival, len(rivals))
@@ -171,7 +176,7 @@ def smallest_consistent() -> str:
     for label, records in study_records("parameters").items():
         if len(records) < len(STUDIES["parameters"].runs(label)):
             return f"Not all seeds of the network with {label} parameters are recorded yet."
-        if all("failed" not in record and lowest_of_last_five(record["history"]) >= TARGET for record in records):
+        if all(map(is_consistent, records)):
             return keep_numbers_together(f"The smallest network with {len(records)} consistent seeds has {label} parameters.")
     return "None of these networks is consistent with every seed."
 
@@ -192,7 +197,8 @@ def sensitivity() -> str:
         f"After Holm's correction, better than the recipe: {', '.join(better) or 'none'}; worse: {', '.join(worse) or 'none'}. "
         + (f"Not every seed trains: {', '.join(failed)}. " if failed else "")
         + f"*{best}* has the highest mean: uncorrected, its difference from the recipe is "
-        f"{compare(values, best, study.reference)}.")
+        f"{compare(values, best, study.reference)}."
+        + (" So the recipe stays as it is." if runs == planned and not better else ""))
 
 
 def headline() -> str:
@@ -214,46 +220,81 @@ def headline() -> str:
 def analysis(step: str, record: Mapping | None = None) -> str:
     """What the measurements of a step say, in Markdown: of its seeds and, if given, of the run of `record`."""
     records = study_records("steps")[step]
-    histories, ours, original = trained(records), summary(records), summary(study_records("original")[step])
-    if not histories:
+    if not trained(records):
         return "No seed of this step is recorded with this recipe."
-    tests = [[epoch["test_accuracy"] for epoch in history[-5:]] for history in histories]
-    accuracies = {"ours": [last[-1] for last in tests], **last_accuracies("original")}
-    gaps = [history[-1]["train_accuracy"] - history[-1]["test_accuracy"] for history in histories]
-    target, reached, (low, high) = TARGETS[step][1], mean(accuracies["ours"]), _interval(accuracies["ours"])
-    met = len(histories) == len(records) and (reached >= target if target else min(map(min, tests)) >= TARGET)
-    aim = f"the target is {target:.2f} %" if target else f"{ours['consistent']} seeds are consistent"
-    unresolved = target and low <= target <= high
-    points = [f"**Target {'met' if met else 'missed'}**: over {len(tests)} seeds, it reaches {ours['test']} %{ours['note']}, "
-              f"with a 95 % interval of the mean from {low:.2f} to {high:.2f} %; {aim}."
-              + (" The interval contains the target: so many seeds do not resolve this." if unresolved else ""),
-              f"The lowest of all last five epochs is {ours['lowest']} %; within those of a seed, test accuracy varies by "
-              f"{mean(max(last) - min(last) for last in tests):.2f} pp.",
-              "Training accuracy is that on augmented images: it cannot be compared with test accuracy."
-              if STEPS[step].augmentation else
-              f"Training accuracy minus test accuracy is {_format_difference(mean(gaps), *_interval(gaps), len(gaps))}.",
-              f"The original's recipe reaches {original['test']} %{original['note']}"
-              + (f": this step differs from it by {compare(accuracies, 'ours', step)}." if step in accuracies else ".")]
-    if step == "regularization":
-        parts = last_accuracies("parts")
-        points += [f"On the validation split, batch normalisation contributes "
-                   f"{compare(parts, 'all three', 'no batch normalisation')}, the scheduler "
-                   f"{compare(parts, 'all three', 'no scheduler')}, dropout (0.05) {compare(parts, 'all three', 'no dropout')}.",
-                   f"The original's claim that dropout 0 is best {verdict('dropout', '0')}",
-                   f"Its claim that step size 5 is best {verdict('step_size', '5')}"]
-    elif step == "augmentation":
-        ablation, (first, *_, last) = last_accuracies("ablation"), STUDIES["ablation"].experiments
-        points += [f"On the validation split, all changes from step 2 to step 3 contribute {compare(ablation, last, first)}, "
-                   f"the four transforms of the images {compare(ablation, last, '+ averaging')}."]
+    points = [_target(step, records)]
     if record:
-        last, tests = record["history"][-1], [epoch["test_accuracy"] for epoch in record["history"][-5:]]
-        split = "test set" if record["recipe"]["split"] == "test" else "validation split"
-        points[1:1] = [f"This run (seed {record['seed']}) ends at {last['train_accuracy']:.2f} % in training and "
-                       f"**{last['test_accuracy']:.2f} %** on the {split}; its last five epochs lie between {min(tests):.2f} and "
-                       f"{max(tests):.2f} %: {'consistent' if min(tests) >= TARGET else 'not consistent'}."]
-    else:
-        del points[1]  # a table beside it says it
+        points += [_last_epochs(records), _this_run(record)]
+    points += [_gap(step), _original(step, records)]
+    if step == "regularization":
+        points += _parts()
+    elif step == "augmentation":
+        points += _changes()
     return keep_numbers_together("\n".join(f"- {point}" for point in points) if record else " ".join(points))
+
+
+def _target(step: str, records: Sequence[Mapping]) -> str:
+    values, found, target = [history[-1]["test_accuracy"] for history in trained(records)], summary(records), TARGETS[step][1]
+    (low, high), seeds = _interval(values), f"{len(values)} seed{'s' * (len(values) > 1)}"
+    met = mean(values) >= target and len(values) == len(records) if target else all(map(is_consistent, records))
+    return (f"**Target {'met' if met else 'missed'}**: over {seeds}, test accuracy is {found['test']} %{found['note']}"
+            + (f", with a 95 % interval of the mean from {low:.2f} to {high:.2f} %; " if len(values) > 1 else "; ")
+            + (f"the target is {target:.2f} %." if target else f"{found['consistent']} seeds are consistent.")
+            + (f" The interval contains the target: {seeds} do not resolve whether the true mean reaches it."
+               if target and len(values) > 1 and low <= target <= high else ""))
+
+
+def _last_epochs(records: Sequence[Mapping]) -> str:
+    lasts = [[epoch["test_accuracy"] for epoch in history[-5:]] for history in trained(records)]
+    return (f"The lowest of the last five epochs of all these seeds is at {summary(records)['lowest']} %. Within the last five "
+            f"epochs of a seed, test accuracy varies by {mean(max(last) - min(last) for last in lasts):.2f} pp on average.")
+
+
+def _this_run(record: Mapping) -> str:
+    last, tests = record["history"][-1], [epoch["test_accuracy"] for epoch in record["history"][-5:]]
+    split = "test set" if record["recipe"]["split"] == "test" else "validation split"
+    return (f"This notebook's run (seed {record['seed']}, apart from the seeds above) ends at {last['train_accuracy']:.2f} % in "
+            f"training and **{last['test_accuracy']:.2f} %** on the {split}; its last five epochs lie between {min(tests):.2f} and "
+            f"{max(tests):.2f} %: {'consistent' if is_consistent(record) else 'not consistent'}.")
+
+
+def _gap(step: str) -> str:
+    if STEPS[step].augmentation:
+        return "Training accuracy is measured on augmented images: it cannot be compared with test accuracy."
+    gaps = {name: [history[-1]["train_accuracy"] - history[-1]["test_accuracy"] for history in trained(records)]
+            for name, records in study_records("steps").items()}
+    gap = _format_difference(mean(gaps[step]), *_interval(gaps[step]), len(gaps[step]))
+    return (f"Training accuracy minus test accuracy is {gap}."
+            + (f" This gap differs from step 1's by {compare(gaps, step, 'basic')}." if step != "basic" and gaps["basic"] else ""))
+
+
+def _original(step: str, records: Sequence[Mapping]) -> str:
+    if not study_records("original")[step]:
+        return "No seed of the original's recipe is recorded."
+    original, accuracies = summary(study_records("original")[step]), last_accuracies("original")
+    accuracies["ours"] = [history[-1]["test_accuracy"] for history in trained(records)]
+    return (f"The original's recipe reaches {original['test']} %{original['note']}"
+            + (f": this step differs from it by {compare(accuracies, 'ours', step)}." if step in accuracies else "."))
+
+
+def _parts() -> list[str]:
+    parts = last_accuracies("parts")
+    return [f"On the validation split, batch normalisation contributes {compare(parts, 'all three', 'no batch normalisation')}, "
+            f"the scheduler {compare(parts, 'all three', 'no scheduler')}, "
+            f"dropout (0.05) {compare(parts, 'all three', 'no dropout')}.",
+            f"The original's claim that dropout 0 is best {verdict('dropout', '0')}",
+            f"Its claim that step size 5 is best {verdict('step_size', '5')}"]
+
+
+def _changes() -> list[str]:
+    ablation, (first, *_, last) = last_accuracies("ablation"), STUDIES["ablation"].experiments
+    if not {first, "+ averaging", last} <= ablation.keys():
+        return ["Not enough seeds are recorded to say what each change contributes."]
+    without, augmented = (summary(study_records("ablation")[label])["consistent"] for label in ("+ averaging", last))
+    return [f"On the validation split, all changes from step 2 to step 3 contribute {compare(ablation, last, first)}, the four "
+            f"transforms of the images {compare(ablation, last, '+ averaging')}.",
+            f"There, {without} seeds stay at 99.40 % or above in the last five epochs without the transforms, and {augmented} "
+            "seeds with them."]
 
 
 def _interval(values: Sequence[float]) -> tuple[float, float]:

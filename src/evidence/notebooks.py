@@ -24,9 +24,10 @@ def execute_notebooks() -> None:
     for path in tqdm(paths, unit="notebook"):
         notebook = nbformat.read(path, as_version=4)
         try:
-            ExecutePreprocessor(timeout=None, coalesce_streams=True).preprocess(notebook, {"metadata": {"path": path.parent}})
+            execute = ExecutePreprocessor(timeout=None, coalesce_streams=True, record_timing=False)
+            execute.preprocess(notebook, {"metadata": {"path": path.parent}})
         except CellExecutionError as error:
-            raise RuntimeError(f"{path.name}: {error.ename}: {error.evalue.splitlines()[0]}") from error
+            raise RuntimeError(f"{path.name}: {error.ename}: {(error.evalue.splitlines() or [''])[0]}") from error
         if not smoke_test_epochs():
             with atomic_write(path) as temporary:
                 nbformat.write(notebook, temporary)

@@ -59,10 +59,10 @@ def log(record: Mapping) -> str:
 def results_table() -> str:
     """What the steps reach over their seeds, and what the original's recipes reach."""
     rows = []
-    for step, experiment in STEPS.items():
+    for number, (step, experiment) in enumerate(STEPS.items(), 1):
         ours, original = (summary(study_records(study)[step]) for study in ("steps", "original"))
         parameters = count_parameters(MODELS[experiment.model]())
-        rows.append([f"[{step}](Notebooks/MNIST_{step}.ipynb)", TARGETS[step][0], f"{parameters:,}", ours["train"],
+        rows.append([f"{number}: [{step}](Notebooks/MNIST_{step}.ipynb)", TARGETS[step][0], f"{parameters:,}", ours["train"],
                      f"**{ours['test']}**", ours["lowest"], ours["consistent"], original["test"] + original["note"]])
     return keep_numbers_together(markdown_table(
         ["step", "target", "parameters", "train %", "test %", "lowest of the last five epochs", "consistent seeds",
@@ -114,18 +114,24 @@ def draw_fixed(*_weights: str) -> Figure:
     return plots.digits(images[fixed], [f"step 2: {before[i]}\nstep 3: {after[i]}" for i in fixed])
 
 
-# For each picture the function that draws it, and the data it draws.
+# For each picture in images/, without its ".png", the function that draws it, and the data it draws.
 PICTURES: dict[str, tuple[Callable[..., Figure], Callable[[], list]]] = {
-    "fixed.png": (draw_fixed, lambda: [hashlib.sha256(weights_path(step).read_bytes()).hexdigest()
-                                       for step in ("regularization", "augmentation")]),
-    "steps.png": (figures.steps, lambda: [{step: trained(records) for step, records in study_records("steps").items()}]),
-    "augmentation.png": (plots.curves, lambda: [seed1_record("augmentation")["history"]]),
-    "parameters.png": (figures.worth, lambda: [last_accuracies("parameters"), "parameters", "test accuracy (%)", CLAIMS]),
-    "epochs.png": (figures.worth, lambda: [last_accuracies("epochs"), "epochs", "validation accuracy (%)"]),
-    **{f"{name}.png": (figures.study, partial(study_numbers, name)) for name in STUDIES
-       if name not in ("steps", "parameters", "epochs")},
-    "benchmark.png": (plots.bars, lambda: [benchmark.ratios(benchmark.load(), "augmentation"), "time per epoch relative to ours"]),
+    "fixed": (draw_fixed, lambda: [hashlib.sha256(weights_path(step).read_bytes()).hexdigest()
+                                   for step in ("regularization", "augmentation")]),
+    "steps": (figures.steps, lambda: [{f"step {number}": trained(records)
+                                       for number, records in enumerate(study_records("steps").values(), 1)}]),
+    "augmentation": (plots.curves, lambda: [seed1_record("augmentation")["history"]]),
+    "parameters": (figures.worth, lambda: [last_accuracies("parameters"), "parameters", "test accuracy (%)", CLAIMS]),
+    "epochs": (figures.worth, lambda: [last_accuracies("epochs"), "epochs", "validation accuracy (%)"]),
+    **{name: (figures.study, partial(study_numbers, name)) for name in STUDIES if name not in ("steps", "parameters", "epochs")},
+    "benchmark": (plots.bars, lambda: [benchmark.ratios(benchmark.load(), "augmentation"), "time per epoch relative to ours"]),
 }
+
+
+def draw(name: str) -> Figure:
+    """A picture of the READMEs, such as "steps" or the name of a study, from the records as they are."""
+    make, read = PICTURES[name]
+    return make(*read())
 
 
 def _digest(data: object) -> str:
@@ -136,7 +142,8 @@ def expected_notebook_text(step: str) -> list[str]:
     """The texts from the records that the outputs of a step's notebook must contain."""
     studies = {"basic": ["learning_rate_basic"], "augmentation": ["ablation"],
                "regularization": ["parts", "dropout", "step_size", "learning_rate_regularization"]}[step]
-    return [analysis(step, seed1_record(step)), *map(study_table, studies)]
+    return [analysis(step, seed1_record(step)), *map(study_table, studies),
+            *([smallest_consistent()] if step == "augmentation" else [])]
 
 
 def _pattern(part: str) -> re.Pattern:
@@ -154,10 +161,10 @@ def write() -> None:
             if count != 1:
                 raise RuntimeError(f"{path.relative_to(ROOT)}: expected the markers of the part {name!r} once, found {count}")
     page.write()
-    for name, (draw, read) in PICTURES.items():
+    for name, (make, read) in PICTURES.items():
         data = read()
-        figure = draw(*data)
-        figure.savefig(IMAGES / name, metadata={"Software": None, "Data": _digest(data)})
+        figure = make(*data)
+        figure.savefig(IMAGES / f"{name}.png", metadata={"Software": None, "Data": _digest(data)})
         plt.close(figure)
     for path, text in texts.items():
         path.write_text(text, encoding="utf-8", newline="\n")
@@ -168,8 +175,7 @@ def check() -> list[str]:
     texts = {path: path.read_text(encoding="utf-8") for path in PARTS}
     faults = [f"{path.relative_to(ROOT)}, part {name!r}" for path, parts in PARTS.items() for name, make in parts.items()
               if _pattern(name).findall(texts[path]) != [make() + "\n"]]
-    faults += [f"images/{name}" for name, (_, read) in PICTURES.items()
-               if not (IMAGES / name).exists() or _stored_digest(IMAGES / name) != _digest(read())]
+    faults += [f"images/{name}.png" for name, (_, read) in PICTURES.items() if _stored_digest(name) != _digest(read())]
     faults += [] if page.is_current() else ["docs/index.html"]
     faults = [f"{fault} does not agree with the records: update it with python -m src report" for fault in faults]
     for step in STEPS:
@@ -181,9 +187,12 @@ def check() -> list[str]:
     return faults
 
 
-def _stored_digest(picture: Path) -> str | None:
-    with Image.open(picture) as image:
-        return image.info.get("Data")
+def _stored_digest(name: str) -> str | None:
+    try:
+        with Image.open(IMAGES / f"{name}.png") as image:
+            return image.info.get("Data")
+    except FileNotFoundError:
+        return None
 
 
 def _log_lines(printed: str) -> list[str]:
