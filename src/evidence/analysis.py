@@ -201,12 +201,18 @@ def sensitivity() -> str:
         + (" So the recipe stays as it is." if runs == planned and not better else ""))
 
 
+def step_3_records() -> list[dict]:
+    """The recorded runs of step 3 on the test set. Raises RuntimeError if there is none that trains."""
+    records = study_records("steps")["augmentation"]
+    if not trained(records):
+        raise RuntimeError("no seed of step 3 is recorded with this recipe: run python -m src study steps")
+    return records
+
+
 def headline() -> str:
     """What step 3 reaches over its seeds: three sentences. Raises RuntimeError if no seed is recorded."""
-    records = study_records("steps")["augmentation"]
+    records = step_3_records()
     histories, found = trained(records), summary(records)
-    if not histories:
-        raise RuntimeError("no seed of step 3 is recorded with this recipe: run python -m src study steps")
     stable = [first_stable_epoch(history) for history in histories]
     parameters = count_parameters(MODELS[STEPS["augmentation"].model]())
     return keep_numbers_together(

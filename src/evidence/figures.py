@@ -85,8 +85,8 @@ def worth(accuracies: Mapping[str, Sequence[float]], xlabel: str, ylabel: str,
 
     Equal values lie side by side.
     `accuracies`: those of the seeds, by the quantity as a label such as "7,946".
-    `claims`: results of others by their names, each a quantity and the accuracy of a single seed. Without any of both, the figure
-    is empty.
+    `claims`: results of others by their names, each a quantity and the accuracy of a single seed. Without either,
+    the figure is empty.
     """
     figure, axes = plt.subplots(figsize=(9.6, 4.6))
     quantities = [int(label.replace(",", "")) for label in accuracies]

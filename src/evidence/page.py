@@ -14,8 +14,7 @@ from ..data import MEAN, STD, load_mnist, smoke_test_epochs
 from ..digits import Classifier, layers_and_weights
 from ..models import AugmentedNet, count_parameters
 from ..records import atomic_write
-from .analysis import keep_numbers_together, summary, trained
-from .studies import study_records
+from .analysis import keep_numbers_together, step_3_records, summary, trained
 
 PARTS = Path(__file__).parent.parent / "page"
 PAGE = Path(__file__).parent.parent.parent / "docs" / "index.html"
@@ -23,9 +22,7 @@ PAGE = Path(__file__).parent.parent.parent / "docs" / "index.html"
 
 def _texts() -> dict[str, str]:
     """What is filled in for the names in double braces, except the data."""
-    records = study_records("steps")["augmentation"]
-    if not trained(records):
-        raise RuntimeError("no seed of step 3 is recorded with this recipe: run python -m src study steps")
+    records = step_3_records()
     found = summary(records)
     return {**{path.name: path.read_text(encoding="utf-8").strip() for path in PARTS.iterdir()
                if path.suffix in (".html", ".css", ".js")},
