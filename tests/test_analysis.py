@@ -145,7 +145,9 @@ def test_the_neighbours_are_told_apart_by_their_intervals(monkeypatch):
     assert analysis.sensitivity().endswith("So the recipe stays as it is.")
 
 
-@pytest.mark.parametrize("good, sentence", [((3, 4, 5), "The smallest network with 10 consistent seeds has 3,948 parameters."),
+@pytest.mark.parametrize("good, sentence", [((3, 4, 5), "The smallest network with 10 consistent seeds has 3,948 parameters; "
+                                                        "of the next smaller one, with 2,835 parameters, 0 of 10 seeds"),
+                                            (range(6), "The smallest network with 10 consistent seeds has 1,048 parameters."),
                                             ((), "None of these networks"), (None, "Not all seeds of the network with 1,048")])
 def test_the_smallest_consistent_network_is_named_when_all_smaller_ones_are_measured(good, sentence, monkeypatch):
     labels = list(STUDIES["parameters"].experiments)

@@ -173,11 +173,14 @@ def _split(study: str) -> str:
 
 def smallest_consistent() -> str:
     """A sentence that names the smallest network of the study "parameters" whose seeds are all consistent."""
+    smaller = ""
     for label, records in study_records("parameters").items():
         if len(records) < len(STUDIES["parameters"].runs(label)):
             return f"Not all seeds of the network with {label} parameters are recorded yet."
         if all(map(is_consistent, records)):
-            return keep_numbers_together(f"The smallest network with {len(records)} consistent seeds has {label} parameters.")
+            return keep_numbers_together(f"The smallest network with {len(records)} consistent seeds has {label} parameters"
+                                         f"{smaller}.")
+        smaller = f"; of the next smaller one, with {label} parameters, {summary(records)['consistent']} seeds are consistent"
     return "None of these networks is consistent with every seed."
 
 

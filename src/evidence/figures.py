@@ -97,10 +97,10 @@ def worth(accuracies: Mapping[str, Sequence[float]], xlabel: str, ylabel: str,
     axes.plot(quantities, [*map(mean, accuracies.values())], "-_", color=RED, ms=14, mew=2.5, label="ours, mean over the seeds")
     if claims:
         axes.plot(*zip(*claims.values()), "x", color="black", ms=6, mew=1.5, label="others: one seed each, test set watched")
-        for name, place in claims.items():
-            before = place[0] < max(quantities, default=0)
-            axes.annotate(name, place, (-5, 1) if before else (5, -8), textcoords="offset points", fontsize=9,
-                          ha="right" if before else "left")
+        for name, (quantity, value) in claims.items():  # beside the cross; below it if the target's line runs there
+            offset, side = ((0, -14), "center") if abs(value - TARGET) < 0.02 else (
+                (-6, 0), "right") if quantity < max(quantities, default=0) else ((6, -3), "left")
+            axes.annotate(name, (quantity, value), offset, textcoords="offset points", fontsize=9, ha=side, va="center")
     every = [*quantities, *(quantity for quantity, _ in (claims or {}).values())] or [1]
     axes.set(xlabel=xlabel, ylabel=ylabel, xscale="log", xlim=(0.85 * min(every), 1.18 * max(every)))
     axes.set_xticks(quantities, list(accuracies))
