@@ -83,10 +83,8 @@ def worth(accuracies: Mapping[str, Sequence[float]], xlabel: str, ylabel: str,
           claims: Mapping[str, tuple[float, float]] | None = None) -> Figure:
     """What a quantity is worth: accuracy in % over it, on a logarithmic axis; every seed, and the mean.
 
-    Equal values lie side by side.
-    `accuracies`: those of the seeds, by the quantity as a label such as "7,946".
-    `claims`: results of others by their names, each a quantity and the accuracy of a single seed. Without either,
-    the figure is empty.
+    `accuracies`: those of the seeds, by the quantity as a label such as "7,946"; equal ones lie side by side. `claims`: results of
+    others by their names, each a quantity and the accuracy of a single seed. Without either, the figure is empty.
     """
     figure, axes = plt.subplots(figsize=(9.6, 4.6))
     quantities = [int(label.replace(",", "")) for label in accuracies]
@@ -97,9 +95,13 @@ def worth(accuracies: Mapping[str, Sequence[float]], xlabel: str, ylabel: str,
     axes.plot(quantities, [*map(mean, accuracies.values())], "-_", color=RED, ms=14, mew=2.5, label="ours, mean over the seeds")
     if claims:
         axes.plot(*zip(*claims.values()), "x", color="black", ms=6, mew=1.5, label="others: one seed each, test set watched")
-        for name, (quantity, value) in claims.items():  # beside the cross; below it if the target's line runs there
-            offset, side = ((0, -14), "center") if abs(value - TARGET) < 0.02 else (
-                (-6, 0), "right") if quantity < max(quantities, default=0) else ((6, -3), "left")
+        for name, (quantity, value) in claims.items():
+            if abs(value - TARGET) < 0.02:  # below the cross, since the target's line runs beside it
+                offset, side = (0, -14), "center"
+            elif quantity < max(quantities, default=0):
+                offset, side = (-6, 0), "right"
+            else:
+                offset, side = (6, -3), "left"
             axes.annotate(name, (quantity, value), offset, textcoords="offset points", fontsize=9, ha=side, va="center")
     every = [*quantities, *(quantity for quantity, _ in (claims or {}).values())] or [1]
     axes.set(xlabel=xlabel, ylabel=ylabel, xscale="log", xlim=(0.85 * min(every), 1.18 * max(every)))
