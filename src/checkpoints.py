@@ -27,9 +27,25 @@ def fingerprint(model: nn.Module) -> str:
 
     Not the text of `repr`, which differs between versions of PyTorch.
     """
-    hyperparameters = ("kernel_size", "stride", "padding", "dilation", "groups", "output_size", "p", "eps", "momentum")
-    layers = [(type(layer).__name__, [list(parameter.shape) for parameter in layer.parameters(recurse=False)],
-               [str(getattr(layer, name, None)) for name in hyperparameters]) for layer in model.modules()]
+    hyperparameters = (
+        "kernel_size",
+        "stride",
+        "padding",
+        "dilation",
+        "groups",
+        "output_size",
+        "p",
+        "eps",
+        "momentum",
+    )
+    layers = [
+        (
+            type(layer).__name__,
+            [list(parameter.shape) for parameter in layer.parameters(recurse=False)],
+            [str(getattr(layer, name, None)) for name in hyperparameters],
+        )
+        for layer in model.modules()
+    ]
     return hashlib.sha256(repr(layers).encode()).hexdigest()[:8]
 
 
@@ -37,7 +53,11 @@ def checkpoint_path(record: dict) -> Path:
     """The checkpoint of the run that `record` describes. A changed model keeps the path, so that `load` can report it."""
     run = records.record_key({**record, "fingerprint": None})
     digest = hashlib.sha256(f"{run} {smoke_test_epochs()}".encode()).hexdigest()[:16]
-    return records.RESULTS / ".checkpoints" / f"{record['recipe']['name']}-{record['seed']}-{digest}.pt"
+    return (
+        records.RESULTS
+        / ".checkpoints"
+        / f"{record['recipe']['name']}-{record['seed']}-{digest}.pt"
+    )
 
 
 class Checkpoint:
@@ -48,8 +68,12 @@ class Checkpoint:
 
     def __init__(self, record: dict, parts: dict[str, Any]):
         self.path, self.device = checkpoint_path(record), parts["device"]
-        self.conditions = [record[name] for name in ("fingerprint", "torch", "threads")]  # under which a run resumes exactly
-        self.parts = {name: part for name, part in parts.items() if hasattr(part, "state_dict")}  # model, optimizer, ...
+        self.conditions = [
+            record[name] for name in ("fingerprint", "torch", "threads")
+        ]  # under which a run resumes exactly
+        self.parts = {
+            name: part for name, part in parts.items() if hasattr(part, "state_dict")
+        }  # model, optimizer, ...
         self.generator = parts["train_loader"].generator
         self.writable = True
 
@@ -64,7 +88,10 @@ class Checkpoint:
             print(f"{self.path.name} cannot be read: starting over", file=sys.stderr)
             return []
         if conditions != self.conditions:
-            print(f"{self.path.name} is of another model, PyTorch version or thread count: starting over", file=sys.stderr)
+            print(
+                f"{self.path.name} is of another model, PyTorch version or thread count: starting over",
+                file=sys.stderr,
+            )
             return []
         for name, part in self.parts.items():
             part.load_state_dict(saved[name])
@@ -80,8 +107,13 @@ class Checkpoint:
         """Save the state after the last epoch of `history`. A process killed meanwhile leaves the previous one intact."""
         if not self.writable:
             return
-        state = {"history": history, "conditions": self.conditions, "generator": self.generator.get_state(),
-                 "cpu": torch.get_rng_state(), **{name: part.state_dict() for name, part in self.parts.items()}}
+        state = {
+            "history": history,
+            "conditions": self.conditions,
+            "generator": self.generator.get_state(),
+            "cpu": torch.get_rng_state(),
+            **{name: part.state_dict() for name, part in self.parts.items()},
+        }
         if self.device.type == "cuda":
             state["device"] = torch.cuda.get_rng_state(self.device)
         elif self.device.type == "mps":
@@ -90,7 +122,10 @@ class Checkpoint:
             save_state(state, self.path)
         except OSError as error:
             self.writable = False
-            print(f"cannot write a checkpoint ({error}): this run cannot be resumed if it is interrupted", file=sys.stderr)
+            print(
+                f"cannot write a checkpoint ({error}): this run cannot be resumed if it is interrupted",
+                file=sys.stderr,
+            )
 
     def remove(self) -> None:
         """Delete the checkpoint, if there is one."""

@@ -13,14 +13,16 @@ from torchvision import datasets
 from torchvision.datasets.utils import check_integrity, extract_archive
 
 MEAN, STD = 0.1307, 0.3081  # of the pixels of the 60,000 training images, scaled to [0, 1]
-SMOKE_TEST_SIZE = 2_000     # training images, and test images
+SMOKE_TEST_SIZE = 2_000  # training images, and test images
 
 
 def smoke_test_epochs() -> int:
     """The number of epochs if the environment variable MNIST_REDUCED asks for a smoke test (few images, nothing saved), else 0."""
     text = os.environ.get("MNIST_REDUCED") or "0"
     if not text.isdecimal():
-        raise ValueError(f"MNIST_REDUCED must be the number of epochs of a smoke test, or 0; got {text!r}")
+        raise ValueError(
+            f"MNIST_REDUCED must be the number of epochs of a smoke test, or 0; got {text!r}"
+        )
     return int(text)
 
 
@@ -42,13 +44,17 @@ def read_mnist(root: Path) -> tuple[datasets.MNIST, datasets.MNIST]:
         for name, md5 in datasets.MNIST.resources:
             archive = root / "MNIST" / "raw" / name
             if not check_integrity(archive, md5):
-                raise RuntimeError(f"{archive} is {'damaged' if archive.exists() else 'missing'}: restore it with git checkout, or "
-                                   f"download it from {datasets.MNIST.mirrors[0]}{name} (MD5 {md5})")
+                raise RuntimeError(
+                    f"{archive} is {'damaged' if archive.exists() else 'missing'}: restore it with git checkout, or "
+                    f"download it from {datasets.MNIST.mirrors[0]}{name} (MD5 {md5})"
+                )
             extract_archive(archive, extracted)
         return datasets.MNIST(scratch, train=True), datasets.MNIST(scratch, train=False)
 
 
-def load_mnist(split: str = "test", device: torch.device | str = "cpu") -> tuple[tuple[torch.Tensor, torch.Tensor], ...]:
+def load_mnist(
+    split: str = "test", device: torch.device | str = "cpu"
+) -> tuple[tuple[torch.Tensor, torch.Tensor], ...]:
     """The images to train on and the images to evaluate on: `((images, labels), (images, labels))`.
 
     Images are float32 in [0, 1] of shape (N, 1, 28, 28), labels int64 of shape (N,), both on `device`.
@@ -59,10 +65,21 @@ def load_mnist(split: str = "test", device: torch.device | str = "cpu") -> tuple
     """
     if split not in ("test", "validation"):
         raise ValueError(f"unknown split {split!r}: choose 'test' or 'validation'")
-    images, labels = (torch.cat([getattr(part, name) for part in read_mnist(data_root())]) for name in ("data", "targets"))
-    end, limit = 60_000 if split == "test" else 50_000, SMOKE_TEST_SIZE if smoke_test_epochs() else None
-    return tuple((images[part][:limit].unsqueeze(1).to(device).float().div_(255), labels[part][:limit].to(device))
-                 for part in (slice(end), slice(end, end + 10_000)))
+    images, labels = (
+        torch.cat([getattr(part, name) for part in read_mnist(data_root())])
+        for name in ("data", "targets")
+    )
+    end, limit = (
+        60_000 if split == "test" else 50_000,
+        SMOKE_TEST_SIZE if smoke_test_epochs() else None,
+    )
+    return tuple(
+        (
+            images[part][:limit].unsqueeze(1).to(device).float().div_(255),
+            labels[part][:limit].to(device),
+        )
+        for part in (slice(end), slice(end, end + 10_000))
+    )
 
 
 def normalize(images: torch.Tensor) -> torch.Tensor:
@@ -78,24 +95,47 @@ class RandomAffine:
     `interpolation`: "nearest" (torchvision's default) or "bilinear". Out-of-bounds pixels are filled with 0.
     """
 
-    def __init__(self, degrees: float = 0.0, translate: tuple[float, float] = (0.0, 0.0),
-                 scale: tuple[float, float] = (1.0, 1.0), shear: float = 0.0, interpolation: str = "nearest"):
-        self.degrees, self.translate, self.scale, self.shear, self.interpolation = degrees, translate, scale, shear, interpolation
+    def __init__(
+        self,
+        degrees: float = 0.0,
+        translate: tuple[float, float] = (0.0, 0.0),
+        scale: tuple[float, float] = (1.0, 1.0),
+        shear: float = 0.0,
+        interpolation: str = "nearest",
+    ):
+        self.degrees, self.translate, self.scale, self.shear, self.interpolation = (
+            degrees,
+            translate,
+            scale,
+            shear,
+            interpolation,
+        )
 
-    def matrices(self, count: int, size: int = 28, generator: torch.Generator | None = None) -> torch.Tensor:
+    def matrices(
+        self, count: int, size: int = 28, generator: torch.Generator | None = None
+    ) -> torch.Tensor:
         """Random inverse transforms for `count` images of `size` × `size` pixels: float32 of shape (count, 2, 3)."""
+
         def uniform(low: float, high: float) -> torch.Tensor:
             return torch.empty(count).uniform_(low, high, generator=generator)
 
         dx, dy = (fraction * size for fraction in self.translate)
-        return affine_matrices(angle=uniform(-self.degrees, self.degrees),
-                               translate=torch.stack([uniform(-dx, dx), uniform(-dy, dy)], dim=1).round(),
-                               scale=uniform(*self.scale),
-                               shear=uniform(-self.shear, self.shear), size=size)
+        return affine_matrices(
+            angle=uniform(-self.degrees, self.degrees),
+            translate=torch.stack([uniform(-dx, dx), uniform(-dy, dy)], dim=1).round(),
+            scale=uniform(*self.scale),
+            shear=uniform(-self.shear, self.shear),
+            size=size,
+        )
 
 
-def affine_matrices(angle: torch.Tensor, translate: torch.Tensor, scale: torch.Tensor, shear: torch.Tensor,
-                    size: int = 28) -> torch.Tensor:
+def affine_matrices(
+    angle: torch.Tensor,
+    translate: torch.Tensor,
+    scale: torch.Tensor,
+    shear: torch.Tensor,
+    size: int = 28,
+) -> torch.Tensor:
     """The inverse of rotation · scaling · shear · translation about the image's centre, as torchvision composes them.
 
     `angle` and `shear` (along x) in degrees, `scale` a factor, each of shape (N,); `translate` in pixels, shape (N, 2).
@@ -103,16 +143,28 @@ def affine_matrices(angle: torch.Tensor, translate: torch.Tensor, scale: torch.T
     """
     angle, shear = angle * (math.pi / 180), shear * (math.pi / 180)
     cos, sin, tan = angle.cos(), angle.sin(), shear.tan()
-    inverse = torch.stack([torch.stack([cos - sin * tan, cos * tan + sin], dim=1),
-                           torch.stack([-sin, cos], dim=1)], dim=1) / scale[:, None, None]
+    inverse = (
+        torch.stack(
+            [
+                torch.stack([cos - sin * tan, cos * tan + sin], dim=1),
+                torch.stack([-sin, cos], dim=1),
+            ],
+            dim=1,
+        )
+        / scale[:, None, None]
+    )
     shift = -inverse @ translate[:, :, None] * (2 / size)
     return torch.cat([inverse, shift], dim=2)
 
 
-def affine(images: torch.Tensor, matrices: torch.Tensor, interpolation: str = "nearest") -> torch.Tensor:
+def affine(
+    images: torch.Tensor, matrices: torch.Tensor, interpolation: str = "nearest"
+) -> torch.Tensor:
     """Transform each image of a batch (N, 1, H, W) in [0, 1] by its own inverse matrix; out-of-bounds pixels are filled with 0."""
     grid = F.affine_grid(matrices, list(images.shape), align_corners=False)
-    return F.grid_sample(images, grid, mode=interpolation, padding_mode="zeros", align_corners=False)
+    return F.grid_sample(
+        images, grid, mode=interpolation, padding_mode="zeros", align_corners=False
+    )
 
 
 class Loader:
@@ -123,8 +175,16 @@ class Loader:
     every device. Without one, the order is that of the data set.
     """
 
-    def __init__(self, images: torch.Tensor, labels: torch.Tensor, batch_size: int = 250, *,
-                 generator: torch.Generator | None = None, augment: RandomAffine | None = None, normalized: bool = True):
+    def __init__(
+        self,
+        images: torch.Tensor,
+        labels: torch.Tensor,
+        batch_size: int = 250,
+        *,
+        generator: torch.Generator | None = None,
+        augment: RandomAffine | None = None,
+        normalized: bool = True,
+    ):
         self.images, self.labels, self.batch_size = images, labels, batch_size
         self.generator, self.augment, self.normalized = generator, augment, normalized
 
@@ -134,10 +194,18 @@ class Loader:
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         count, device = len(self.images), self.images.device
-        order = torch.randperm(count, generator=self.generator) if self.generator else torch.arange(count)
+        order = (
+            torch.randperm(count, generator=self.generator)
+            if self.generator
+            else torch.arange(count)
+        )
         batches = order.to(device).split(self.batch_size)
         if self.augment:
-            matrices = self.augment.matrices(count, self.images.shape[-1], self.generator).to(device).split(self.batch_size)
+            matrices = (
+                self.augment.matrices(count, self.images.shape[-1], self.generator)
+                .to(device)
+                .split(self.batch_size)
+            )
         for number, index in enumerate(batches):
             data = self.images.index_select(0, index)
             if self.augment:

@@ -19,7 +19,7 @@ from .experiments import load_model
 from .models import count_parameters
 from .records import atomic_write
 
-MAX_SIZE = 200      # pixels: larger images are reduced to this size first
+MAX_SIZE = 200  # pixels: larger images are reduced to this size first
 MIN_CONTRAST = 0.1  # between ink and paper, as a fraction of the range from black to white
 
 
@@ -43,10 +43,20 @@ def predict(paths: Iterable[str], picture: Path | None = None) -> tuple[list[dic
     results = []
     for file, values in zip(files, probabilities):
         digit, runner_up = values.topk(2).indices.tolist()
-        results.append({"file": file, "digit": digit, "confidence": values[digit].item(), "runner_up": runner_up,
-                        "probabilities": values.tolist()})
+        results.append(
+            {
+                "file": file,
+                "digit": digit,
+                "confidence": values[digit].item(),
+                "runner_up": runner_up,
+                "probabilities": values.tolist(),
+            }
+        )
     if picture:
-        titles = ["\n".join(f"{digit}: {values[digit]:.0%}" for digit in values.topk(2).indices) for values in probabilities]
+        titles = [
+            "\n".join(f"{digit}: {values[digit]:.0%}" for digit in values.topk(2).indices)
+            for values in probabilities
+        ]
         plots.digits(torch.stack(images), titles, columns=6).savefig(picture)
     return results, errors
 
@@ -75,7 +85,7 @@ def read_digit(path: Path | str) -> torch.Tensor:
     rows, columns = ink.max(axis=1).nonzero()[0], ink.max(axis=0).nonzero()[0]
     if not len(rows):
         raise ValueError(f"{path} shows no ink: the digit must stand out from its background")
-    return _normalize_size(ink[rows[0]:rows[-1] + 1, columns[0]:columns[-1] + 1])
+    return _normalize_size(ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1])
 
 
 def _read_grey(path: Path | str) -> np.ndarray:
@@ -109,12 +119,16 @@ def _find_ink(grey: np.ndarray) -> np.ndarray:
         near = distance <= max(2 * np.median(distance), MIN_CONTRAST / 2)
         paper = surface @ np.linalg.lstsq(surface[near], values[near], rcond=None)[0]
     differences = (values - paper).reshape(height, width)
-    differences *= 1 if differences[differences > 0].sum() > -differences[differences < 0].sum() else -1
+    differences *= (
+        1 if differences[differences > 0].sum() > -differences[differences < 0].sum() else -1
+    )
     strongest = np.percentile(differences, 99.5) if differences.size > 400 else differences.max()
     if strongest < MIN_CONTRAST:
         return np.zeros_like(differences)
     ink = np.clip(differences / strongest, 0, 1)
-    ink[ink < max(0.05, min(0.4, 6 * np.abs(values - paper)[near].mean() / strongest))] = 0  # noise of the paper
+    ink[ink < max(0.05, min(0.4, 6 * np.abs(values - paper)[near].mean() / strongest))] = (
+        0  # noise of the paper
+    )
     if min(ink.shape) > 60:  # remove specks: pixels whose neighbourhood is paper in the median
         filtered = Image.fromarray(np.uint8(255 * ink)).filter(ImageFilter.MedianFilter(5))
         if filtered.getbbox():
@@ -126,13 +140,22 @@ def _normalize_size(ink: np.ndarray) -> torch.Tensor:
     """Scale the ink to fit 20 × 20 pixels and centre its mass at pixel (14, 14), counted from 0, of 28 × 28, as in MNIST."""
     height, width = ink.shape
     size = (max(1, round(20 * width / max(ink.shape))), max(1, round(20 * height / max(ink.shape))))
-    small = np.asarray(Image.fromarray(np.float32(ink)).resize(size, Image.Resampling.BOX if max(ink.shape) > 20 else
-                                                               Image.Resampling.BILINEAR))
+    small = np.asarray(
+        Image.fromarray(np.float32(ink)).resize(
+            size, Image.Resampling.BOX if max(ink.shape) > 20 else Image.Resampling.BILINEAR
+        )
+    )
     small = small / small.max()
-    starts = [round(14 - float((small.sum(axis=1 - axis) * np.arange(small.shape[axis])).sum() / small.sum())) for axis in (0, 1)]
+    starts = [
+        round(
+            14
+            - float((small.sum(axis=1 - axis) * np.arange(small.shape[axis])).sum() / small.sum())
+        )
+        for axis in (0, 1)
+    ]
     top, left = (min(max(start, 0), 28 - small.shape[axis]) for axis, start in enumerate(starts))
     digit = torch.zeros(1, 28, 28)
-    digit[0, top:top + small.shape[0], left:left + small.shape[1]] = torch.from_numpy(small)
+    digit[0, top : top + small.shape[0], left : left + small.shape[1]] = torch.from_numpy(small)
     return digit
 
 
@@ -152,8 +175,17 @@ def layers_and_weights() -> tuple[list[dict], np.ndarray]:
             size += 2 * padding - kernel + 1
             number = 1 + sum(layer.get("kernel", 1) > 1 for layer in layers)
             name = f"Convolution {number}" if kernel > 1 else "1 × 1 convolution"
-            layers.append({"type": "convolution", "name": name, "out": convolution.out_channels,
-                           "kernel": kernel, "padding": padding, "size": size, "parameters": count_parameters(part)})
+            layers.append(
+                {
+                    "type": "convolution",
+                    "name": name,
+                    "out": convolution.out_channels,
+                    "kernel": kernel,
+                    "padding": padding,
+                    "size": size,
+                    "parameters": count_parameters(part),
+                }
+            )
         elif isinstance(part, nn.MaxPool2d):
             size //= 2
             layers.append({"type": "max pool"})
@@ -170,10 +202,23 @@ def export(path: Path) -> float:
     """
     import onnxruntime
     import onnxscript  # noqa: F401, needed by torch.onnx.export
-    model, images = Classifier().eval(), torch.rand(16, 1, 28, 28, generator=torch.Generator().manual_seed(1))
+
+    model, images = (
+        Classifier().eval(),
+        torch.rand(16, 1, 28, 28, generator=torch.Generator().manual_seed(1)),
+    )
     with atomic_write(path) as temporary:
-        torch.onnx.export(model, (images,), temporary, input_names=["images"], output_names=["log_probabilities"], verbose=False,
-                          dynamic_shapes={"images": {0: torch.export.Dim("count")}}, dynamo=True, external_data=False)
+        torch.onnx.export(
+            model,
+            (images,),
+            temporary,
+            input_names=["images"],
+            output_names=["log_probabilities"],
+            verbose=False,
+            dynamic_shapes={"images": {0: torch.export.Dim("count")}},
+            dynamo=True,
+            external_data=False,
+        )
         session = onnxruntime.InferenceSession(temporary, providers=["CPUExecutionProvider"])
         exact, difference = copy.deepcopy(model).double(), 0.0
         for batch in (images, images[:1]):

@@ -31,17 +31,21 @@ class Experiment:
     name: str
     model: str
     model_args: dict = field(default_factory=dict)
-    normalized: bool = True           # images with zero mean and unit standard deviation; else in [0, 1]
+    normalized: bool = True  # images with zero mean and unit standard deviation; else in [0, 1]
     augmentation: dict | None = None  # arguments of data.RandomAffine; None: no augmentation
     epochs: int = 15
     batch_size: int = 128
     optimizer: str = "Adam"
     optimizer_args: dict = field(default_factory=dict)
-    scheduler: str | None = None      # for OneCycleLR, max_lr is the optimizer's lr and total_steps that of the run
+    scheduler: str | None = (
+        None  # for OneCycleLR, max_lr is the optimizer's lr and total_steps that of the run
+    )
     scheduler_args: dict = field(default_factory=dict)
-    ema_decay: float | None = None    # per batch, of the moving average of weights and buffers; the average is tested
-    split: str = "test"               # to evaluate on: "test", or "validation" for selection
-    precision: str = "auto"           # "float32", "bfloat16", or "auto": the faster one on the device
+    ema_decay: float | None = (
+        None  # per batch, of the moving average of weights and buffers; the average is tested
+    )
+    split: str = "test"  # to evaluate on: "test", or "validation" for selection
+    precision: str = "auto"  # "float32", "bfloat16", or "auto": the faster one on the device
 
     def __post_init__(self):
         for name in ("epochs", "batch_size"):
@@ -53,19 +57,43 @@ class Experiment:
 
 
 BASIC = Experiment("basic", "BasicNet", normalized=False, optimizer_args={"lr": 0.002})
-REGULARIZATION = Experiment("regularization", "RegularizedNet", model_args={"dropout": 0.0}, optimizer_args={"lr": 0.01},
-                            scheduler="StepLR", scheduler_args={"step_size": 5, "gamma": 0.1})
+REGULARIZATION = Experiment(
+    "regularization",
+    "RegularizedNet",
+    model_args={"dropout": 0.0},
+    optimizer_args={"lr": 0.01},
+    scheduler="StepLR",
+    scheduler_args={"step_size": 5, "gamma": 0.1},
+)
 AUGMENTATION = Experiment(
-    "augmentation", "AugmentedNet",
-    augmentation={"degrees": 10, "translate": (1 / 28, 1 / 28), "scale": (0.9, 1.1), "shear": 6, "interpolation": "nearest"},
-    optimizer="SGD", optimizer_args={"lr": 0.2, "momentum": 0.9, "nesterov": True, "weight_decay": 2e-4},
-    scheduler="OneCycleLR", scheduler_args={"pct_start": 0.15, "anneal_strategy": "linear", "cycle_momentum": False},
-    ema_decay=0.998)
+    "augmentation",
+    "AugmentedNet",
+    augmentation={
+        "degrees": 10,
+        "translate": (1 / 28, 1 / 28),
+        "scale": (0.9, 1.1),
+        "shear": 6,
+        "interpolation": "nearest",
+    },
+    optimizer="SGD",
+    optimizer_args={"lr": 0.2, "momentum": 0.9, "nesterov": True, "weight_decay": 2e-4},
+    scheduler="OneCycleLR",
+    scheduler_args={"pct_start": 0.15, "anneal_strategy": "linear", "cycle_momentum": False},
+    ema_decay=0.998,
+)
 STEPS = {step.name: step for step in (BASIC, REGULARIZATION, AUGMENTATION)}
 
 
-OPTIMIZERS = {name: value for name, value in vars(torch.optim).items() if isinstance(value, type) and name != "LBFGS"}
-SCHEDULERS = {name: getattr(lr_scheduler, name) for name in lr_scheduler.__all__ if name != "ReduceLROnPlateau"}
+OPTIMIZERS = {
+    name: value
+    for name, value in vars(torch.optim).items()
+    if isinstance(value, type) and name != "LBFGS"
+}
+SCHEDULERS = {
+    name: getattr(lr_scheduler, name)
+    for name in lr_scheduler.__all__
+    if name != "ReduceLROnPlateau"
+}
 
 
 def _choose(what: str, name: str, choices: dict[str, Any]) -> Any:
@@ -84,29 +112,54 @@ def prepare(experiment: Experiment, seed: int = 1, device: str | None = None) ->
     device = pick_device(device)
     precision = pick_precision(device, experiment.precision)
     torch.backends.cudnn.deterministic = True  # the same seed gives the same history
-    torch.backends.cudnn.allow_tf32 = False    # float32 means float32 in convolutions, also on Ampere and newer
+    torch.backends.cudnn.allow_tf32 = (
+        False  # float32 means float32 in convolutions, also on Ampere and newer
+    )
     torch.manual_seed(seed)
     model = _choose("model", experiment.model, MODELS)(**experiment.model_args).to(device)
     (images, labels), (test_images, test_labels) = load_mnist(experiment.split, device)
-    train_loader = Loader(images, labels, experiment.batch_size, normalized=experiment.normalized,
-                          generator=torch.Generator().manual_seed(seed),
-                          augment=RandomAffine(**experiment.augmentation) if experiment.augmentation else None)
+    train_loader = Loader(
+        images,
+        labels,
+        experiment.batch_size,
+        normalized=experiment.normalized,
+        generator=torch.Generator().manual_seed(seed),
+        augment=RandomAffine(**experiment.augmentation) if experiment.augmentation else None,
+    )
     test_loader = Loader(test_images, test_labels, normalized=experiment.normalized)
     optimizer_class = _choose("optimizer", experiment.optimizer, OPTIMIZERS)
     arguments = dict(experiment.optimizer_args)
-    if "fused" in signature(optimizer_class).parameters and not {"foreach", "differentiable"} & arguments.keys():
+    if (
+        "fused" in signature(optimizer_class).parameters
+        and not {"foreach", "differentiable"} & arguments.keys()
+    ):
         arguments.setdefault("fused", True)  # one kernel for all parameters
     optimizer = optimizer_class(model.parameters(), **arguments)
     scheduler = averaged = None
     if experiment.scheduler == "OneCycleLR":
-        whole_run = {"max_lr": optimizer.param_groups[0]["lr"], "total_steps": experiment.epochs * len(train_loader)}
+        whole_run = {
+            "max_lr": optimizer.param_groups[0]["lr"],
+            "total_steps": experiment.epochs * len(train_loader),
+        }
         scheduler = lr_scheduler.OneCycleLR(optimizer, **{**whole_run, **experiment.scheduler_args})
     elif experiment.scheduler:
-        scheduler = _choose("scheduler", experiment.scheduler, SCHEDULERS)(optimizer, **experiment.scheduler_args)
+        scheduler = _choose("scheduler", experiment.scheduler, SCHEDULERS)(
+            optimizer, **experiment.scheduler_args
+        )
     if experiment.ema_decay is not None:
-        averaged = AveragedModel(model, multi_avg_fn=moving_average(experiment.ema_decay), use_buffers=True)
-    return {"model": model, "device": device, "train_loader": train_loader, "test_loader": test_loader,
-            "optimizer": optimizer, "scheduler": scheduler, "averaged": averaged, "precision": precision}
+        averaged = AveragedModel(
+            model, multi_avg_fn=moving_average(experiment.ema_decay), use_buffers=True
+        )
+    return {
+        "model": model,
+        "device": device,
+        "train_loader": train_loader,
+        "test_loader": test_loader,
+        "optimizer": optimizer,
+        "scheduler": scheduler,
+        "averaged": averaged,
+        "precision": precision,
+    }
 
 
 def moving_average(decay: float):
@@ -114,9 +167,11 @@ def moving_average(decay: float):
 
     The warm-up, that of TensorFlow's ExponentialMovingAverage, soon forgets the first weights, which are random.
     """
+
     def update(averages: list[torch.Tensor], values: list[torch.Tensor], n: torch.Tensor) -> None:
         count = int(n)
         get_ema_multi_avg_fn(min(decay, (1 + count) / (10 + count)))(averages, values, n)
+
     return update
 
 
@@ -127,8 +182,15 @@ class Interrupted(KeyboardInterrupt):
         return [str(self)]
 
 
-def run(experiment: Experiment, seed: int = 1, device: str | None = None, *, progress: bool = True, keep: bool = True,
-        fresh: bool = False) -> tuple[nn.Module, dict]:
+def run(
+    experiment: Experiment,
+    seed: int = 1,
+    device: str | None = None,
+    *,
+    progress: bool = True,
+    keep: bool = True,
+    fresh: bool = False,
+) -> tuple[nn.Module, dict]:
     """Train one recipe with one seed; returns the trained model, in evaluation mode, and the record of the run.
 
     An interrupted run resumes after its last finished epoch, unless `fresh`. With `keep`, an unchanged step with seed 1 is recorded
@@ -142,9 +204,14 @@ def run(experiment: Experiment, seed: int = 1, device: str | None = None, *, pro
         experiment = replace(experiment, epochs=smoke_test_epochs())
     started = time.perf_counter()
     parts = prepare(experiment, seed, device)
-    record = {"recipe": asdict(replace(experiment, precision=parts["precision"])), "seed": seed,
-              "fingerprint": fingerprint(parts["model"]), **environment(parts["device"]),
-              "train_size": len(parts["train_loader"].images), "test_size": len(parts["test_loader"].images)}
+    record = {
+        "recipe": asdict(replace(experiment, precision=parts["precision"])),
+        "seed": seed,
+        "fingerprint": fingerprint(parts["model"]),
+        **environment(parts["device"]),
+        "train_size": len(parts["train_loader"].images),
+        "test_size": len(parts["test_loader"].images),
+    }
     checkpoint = Checkpoint(record, parts)
     if fresh:
         checkpoint.remove()
@@ -157,11 +224,19 @@ def run(experiment: Experiment, seed: int = 1, device: str | None = None, *, pro
             print(format_epoch(epoch, len(parts["train_loader"]), record["test_size"], test_name))
     failure = None
     try:
-        fit(**parts, epochs=experiment.epochs, progress=progress, test_name=test_name, history=history,
-            after_epoch=checkpoint.save)
+        fit(
+            **parts,
+            epochs=experiment.epochs,
+            progress=progress,
+            test_name=test_name,
+            history=history,
+            after_epoch=checkpoint.save,
+        )
     except KeyboardInterrupt:
-        raise Interrupted(f"Interrupted after {len(history)} of {experiment.epochs} epochs. Run the same command, or cell, again "
-                          "to resume.") from None
+        raise Interrupted(
+            f"Interrupted after {len(history)} of {experiment.epochs} epochs. Run the same command, or cell, again "
+            "to resume."
+        ) from None
     except DivergenceError as error:
         failure, record["failed"] = error, str(error)
     record |= {"history": history, "seconds": seconds_before + time.perf_counter() - started}
@@ -190,9 +265,19 @@ def _save(experiment: Experiment, seed: int, record: dict, model: nn.Module) -> 
 def environment(device: torch.device) -> dict:
     """Where a run is made: device, threads and versions."""
     cpu = getattr(torch.cpu, "get_capabilities", dict)()  # newer than the oldest supported PyTorch
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else cpu.get("cpu_name", platform.machine())
-    return {"device": device.type, "device_name": name, "threads": torch.get_num_threads(),
-            "python": platform.python_version(), "torch": str(torch.__version__), "torchvision": torchvision.__version__}
+    name = (
+        torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else cpu.get("cpu_name", platform.machine())
+    )
+    return {
+        "device": device.type,
+        "device_name": name,
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "torchvision": torchvision.__version__,
+    }
 
 
 def weights_path(step: str) -> Path:
@@ -210,7 +295,11 @@ def load_model(step: str = "augmentation", weights: Path | str | None = None) ->
     try:
         model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
     except FileNotFoundError:
-        raise RuntimeError(f"{path} does not exist: create it with python -m src train {step}") from None
+        raise RuntimeError(
+            f"{path} does not exist: create it with python -m src train {step}"
+        ) from None
     except Exception as error:  # damaged, pickled code, or the state of another model
-        raise RuntimeError(f"{path} does not hold the weights of {experiment.model} ({type(error).__name__})") from error
+        raise RuntimeError(
+            f"{path} does not hold the weights of {experiment.model} ({type(error).__name__})"
+        ) from error
     return model.eval()

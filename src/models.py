@@ -17,16 +17,28 @@ class Net(nn.Module):
         self.classifier = classifier
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return F.log_softmax(self.classifier(self.features(x).flatten(1)), dim=1, dtype=torch.float32)
+        return F.log_softmax(
+            self.classifier(self.features(x).flatten(1)), dim=1, dtype=torch.float32
+        )
 
 
-def block(in_channels: int, out_channels: int, kernel_size: int = 3, *, padding: int = 0, batch_norm: bool = True,
-          dropout: float | None = None) -> nn.Sequential:
+def block(
+    in_channels: int,
+    out_channels: int,
+    kernel_size: int = 3,
+    *,
+    padding: int = 0,
+    batch_norm: bool = True,
+    dropout: float | None = None,
+) -> nn.Sequential:
     """Convolution without bias, ReLU and, optionally, batch normalisation and dropout.
 
     `dropout` is a probability in [0, 1]; None omits the layer.
     """
-    layers = [nn.Conv2d(in_channels, out_channels, kernel_size, padding=padding, bias=False), nn.ReLU(inplace=True)]
+    layers = [
+        nn.Conv2d(in_channels, out_channels, kernel_size, padding=padding, bias=False),
+        nn.ReLU(inplace=True),
+    ]
     if batch_norm:
         layers.append(nn.BatchNorm2d(out_channels))
     if dropout is not None:
@@ -39,12 +51,12 @@ class BasicNet(Net):
 
     def __init__(self):
         super().__init__(
-            block(1, 8, batch_norm=False),    # 26 × 26
-            block(8, 16, batch_norm=False),   # 24 × 24
+            block(1, 8, batch_norm=False),  # 26 × 26
+            block(8, 16, batch_norm=False),  # 24 × 24
             nn.Conv2d(16, 4, 1, bias=False),
-            nn.MaxPool2d(2),                  # 12 × 12
-            block(4, 8, batch_norm=False),    # 10 × 10
-            block(8, 16, batch_norm=False),   #  8 × 8
+            nn.MaxPool2d(2),  # 12 × 12
+            block(4, 8, batch_norm=False),  # 10 × 10
+            block(8, 16, batch_norm=False),  #  8 × 8
             block(16, 48, batch_norm=False),  #  6 × 6
             nn.AdaptiveAvgPool2d(1),
             nn.Conv2d(48, 16, 1, bias=False),
@@ -62,13 +74,13 @@ class RegularizedNet(Net):
     def __init__(self, dropout: float = 0.0, batch_norm: bool = True):
         regular = {"batch_norm": batch_norm, "dropout": dropout}
         super().__init__(
-            block(1, 8, **regular),           # 26 × 26
-            block(8, 16, **regular),          # 24 × 24
+            block(1, 8, **regular),  # 26 × 26
+            block(8, 16, **regular),  # 24 × 24
             nn.Conv2d(16, 4, 1, bias=False),
-            nn.MaxPool2d(2),                  # 12 × 12
-            block(4, 8, **regular),           # 10 × 10
-            block(8, 16, **regular),          #  8 × 8
-            block(16, 32, **regular),         #  6 × 6
+            nn.MaxPool2d(2),  # 12 × 12
+            block(4, 8, **regular),  # 10 × 10
+            block(8, 16, **regular),  #  8 × 8
+            block(16, 32, **regular),  #  6 × 6
             nn.AdaptiveAvgPool2d(1),
             nn.Conv2d(32, 16, 1, bias=False),
             classifier=nn.Linear(16, 10),
@@ -86,14 +98,14 @@ class AugmentedNet(Net):
             return round(width * count)
 
         super().__init__(
-            block(1, channels(12)),                                # 26 × 26
-            block(channels(12), channels(16)),                     # 24 × 24
+            block(1, channels(12)),  # 26 × 26
+            block(channels(12), channels(16)),  # 24 × 24
             block(channels(16), channels(6), kernel_size=1),
-            nn.MaxPool2d(2),                                       # 12 × 12
-            block(channels(6), channels(12)),                      # 10 × 10
-            block(channels(12), channels(14)),                     #  8 × 8
-            block(channels(14), channels(14)),                     #  6 × 6
-            block(channels(14), channels(14), padding=1),          #  6 × 6
+            nn.MaxPool2d(2),  # 12 × 12
+            block(channels(6), channels(12)),  # 10 × 10
+            block(channels(12), channels(14)),  #  8 × 8
+            block(channels(14), channels(14)),  #  6 × 6
+            block(channels(14), channels(14), padding=1),  #  6 × 6
             nn.AdaptiveAvgPool2d(1),
             classifier=nn.Linear(channels(14), 10),
         )

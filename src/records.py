@@ -15,7 +15,9 @@ RESULTS = Path(os.environ.get("MNIST_RESULTS") or Path(__file__).parent.parent /
 def record_key(record: dict) -> str:
     """What identifies a run: its recipe (except the name; with the precision used), seed, device type and model layers."""
     recipe = {field: value for field, value in record["recipe"].items() if field != "name"}
-    return json.dumps([recipe, record["seed"], record["device"], record["fingerprint"]], sort_keys=True)
+    return json.dumps(
+        [recipe, record["seed"], record["device"], record["fingerprint"]], sort_keys=True
+    )
 
 
 def load_records(file: str) -> dict[str, dict]:
@@ -34,7 +36,10 @@ def load_records(file: str) -> dict[str, dict]:
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
             skipped.append(number)
     if skipped:
-        print(f"{path.name}: skipped incomplete records (lines {', '.join(map(str, skipped))})", file=sys.stderr)
+        print(
+            f"{path.name}: skipped incomplete records (lines {', '.join(map(str, skipped))})",
+            file=sys.stderr,
+        )
     return records
 
 
@@ -48,7 +53,10 @@ def save_record(file: str, record: dict) -> None:
     with FileLock(RESULTS / ".lock"), atomic_write(RESULTS / f"{file}.jsonl") as temporary:
         records = load_records(file)
         records.pop(record_key(record), None)
-        temporary.write_text("".join(json.dumps(kept) + "\n" for kept in [*records.values(), record]), encoding="utf-8")
+        temporary.write_text(
+            "".join(json.dumps(kept) + "\n" for kept in [*records.values(), record]),
+            encoding="utf-8",
+        )
 
 
 @contextmanager
@@ -64,5 +72,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
             error.filename = str(path)  # the name that the user knows
         raise
     finally:
-        with suppress(OSError):  # after a successful write, or on a read-only file system, there is nothing to remove
+        with suppress(
+            OSError
+        ):  # after a successful write, or on a read-only file system, there is nothing to remove
             temporary.unlink()

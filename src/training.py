@@ -20,11 +20,19 @@ REFRESH = 0.3  # seconds between updates of the progress bar: reading the loss w
 def pick_device(name: str | None = None) -> torch.device:
     """The named device; by default CUDA if available, then MPS, then the CPU. Raises ValueError if it is not available."""
     if name is None:
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        name = (
+            "cuda"
+            if torch.cuda.is_available()
+            else "mps"
+            if torch.backends.mps.is_available()
+            else "cpu"
+        )
     try:
         return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"device {name!r} is not available here: choose 'cuda', 'mps' or 'cpu', or omit it") from error
+        raise ValueError(
+            f"device {name!r} is not available here: choose 'cuda', 'mps' or 'cpu', or omit it"
+        ) from error
 
 
 def pick_precision(device: torch.device, name: str = "auto") -> str:
@@ -37,8 +45,11 @@ def pick_precision(device: torch.device, name: str = "auto") -> str:
     if name != "auto":
         return name
     cpu = getattr(torch.cpu, "get_capabilities", dict)()  # newer than the oldest supported PyTorch
-    fast = (torch.cuda.is_bf16_supported(including_emulation=False) if device.type == "cuda" else
-            device.type == "cpu" and cpu.get("avx512_bf16", False))
+    fast = (
+        torch.cuda.is_bf16_supported(including_emulation=False)
+        if device.type == "cuda"
+        else device.type == "cpu" and cpu.get("avx512_bf16", False)
+    )
     return "bfloat16" if fast else "float32"
 
 
@@ -52,7 +63,9 @@ def tune_malloc() -> None:
         mallopt = ctypes.CDLL("libc.so.6").mallopt
     except (OSError, AttributeError):
         return
-    if mallopt(M_MMAP_THRESHOLD, 1 << 30) or mallopt(M_MMAP_THRESHOLD, 1 << 25):  # older versions accept at most 32 MiB
+    if mallopt(M_MMAP_THRESHOLD, 1 << 30) or mallopt(
+        M_MMAP_THRESHOLD, 1 << 25
+    ):  # older versions accept at most 32 MiB
         mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1)
 
 
@@ -70,8 +83,13 @@ def format_epoch(epoch: Mapping, batches: int, count: int, name: str = "Test set
     """What was printed for an epoch of a history: of `batches` batches, tested on `count` images."""
     prefix = format_progress(epoch["train_loss"], batches - 1, epoch["train_accuracy"])
     correct = round(epoch["test_accuracy"] * count / 100)
-    return "\n".join([f"EPOCH: {epoch['epoch']}", tqdm.format_meter(batches, batches, epoch["seconds"], prefix=prefix),
-                      format_test(epoch["test_loss"], correct, count, name)])
+    return "\n".join(
+        [
+            f"EPOCH: {epoch['epoch']}",
+            tqdm.format_meter(batches, batches, epoch["seconds"], prefix=prefix),
+            format_test(epoch["test_loss"], correct, count, name),
+        ]
+    )
 
 
 class DivergenceError(RuntimeError):
@@ -80,9 +98,17 @@ class DivergenceError(RuntimeError):
     record: dict | None = None
 
 
-def train(model: nn.Module, device: torch.device, train_loader, optimizer: torch.optim.Optimizer, *,
-          scheduler: LRScheduler | None = None, averaged: AveragedModel | None = None, precision: str = "float32",
-          progress: bool = True) -> tuple[float, float]:
+def train(
+    model: nn.Module,
+    device: torch.device,
+    train_loader,
+    optimizer: torch.optim.Optimizer,
+    *,
+    scheduler: LRScheduler | None = None,
+    averaged: AveragedModel | None = None,
+    precision: str = "float32",
+    progress: bool = True,
+) -> tuple[float, float]:
     """Train for one epoch; returns the mean loss and the accuracy in %, both averaged over the epoch.
 
     `train_loader` yields `(data, target)`: a `Loader`, or any `DataLoader`. After every batch, `scheduler` sets the next learning
@@ -91,13 +117,20 @@ def train(model: nn.Module, device: torch.device, train_loader, optimizer: torch
     Raises DivergenceError when the loss is not finite: on the CPU at that batch, else at the next update of the progress bar.
     """
     model.train()
-    total_loss, correct = torch.zeros((), device=device), torch.zeros((), dtype=torch.long, device=device)
+    total_loss, correct = (
+        torch.zeros((), device=device),
+        torch.zeros((), dtype=torch.long, device=device),
+    )
     seen, refreshed = 0, time.monotonic()
     with tqdm(train_loader, file=sys.stdout, mininterval=REFRESH, disable=not progress) as bar:
         for batch, (data, target) in enumerate(bar):
             data, target = data.to(device), target.to(device)
             optimizer.zero_grad()
-            with contextlib.nullcontext() if precision == "float32" else torch.autocast(device.type, torch.bfloat16):
+            with (
+                contextlib.nullcontext()
+                if precision == "float32"
+                else torch.autocast(device.type, torch.bfloat16)
+            ):
                 output = model(data)
                 loss = F.nll_loss(output, target)
             loss.backward()
@@ -111,20 +144,35 @@ def train(model: nn.Module, device: torch.device, train_loader, optimizer: torch
             seen += len(data)
             refresh = time.monotonic() - refreshed > REFRESH or batch + 1 == bar.total
             if (refresh or device.type == "cpu") and not math.isfinite(total_loss.item()):
-                raise DivergenceError(f"batch {batch}, learning rate {optimizer.param_groups[0]['lr']:.2g}: the loss is not "
-                                      "finite; try a lower learning rate")
+                raise DivergenceError(
+                    f"batch {batch}, learning rate {optimizer.param_groups[0]['lr']:.2g}: the loss is not "
+                    "finite; try a lower learning rate"
+                )
             if refresh:
                 refreshed = time.monotonic()
-                bar.set_description(format_progress(total_loss.item() / seen, batch, 100 * correct.item() / seen), refresh=False)
+                bar.set_description(
+                    format_progress(total_loss.item() / seen, batch, 100 * correct.item() / seen),
+                    refresh=False,
+                )
     return total_loss.item() / seen, 100 * correct.item() / seen
 
 
 @torch.no_grad()
-def test(model: nn.Module, device: torch.device, test_loader, *, name: str = "Test set",
-         progress: bool = True) -> tuple[float, float]:
+def test(
+    model: nn.Module,
+    device: torch.device,
+    test_loader,
+    *,
+    name: str = "Test set",
+    progress: bool = True,
+) -> tuple[float, float]:
     """Print and return the mean loss and the accuracy in % on the loader's images, computed in float32."""
     model.eval()
-    total_loss, correct, seen = torch.zeros((), device=device), torch.zeros((), dtype=torch.long, device=device), 0
+    total_loss, correct, seen = (
+        torch.zeros((), device=device),
+        torch.zeros((), dtype=torch.long, device=device),
+        0,
+    )
     for data, target in test_loader:
         data, target = data.to(device), target.to(device)
         output = model(data)
@@ -144,10 +192,22 @@ def predict(model: nn.Module, device: torch.device, loader) -> tuple[torch.Tenso
     return torch.cat(prediction).cpu(), torch.cat(confidence).cpu()
 
 
-def fit(model: nn.Module, device: torch.device, train_loader, test_loader, optimizer: torch.optim.Optimizer, epochs: int, *,
-        scheduler: LRScheduler | None = None, averaged: AveragedModel | None = None, precision: str = "float32",
-        progress: bool = True, test_name: str = "Test set", history: list[dict] | None = None,
-        after_epoch: Callable[[list[dict]], None] | None = None) -> list[dict]:
+def fit(
+    model: nn.Module,
+    device: torch.device,
+    train_loader,
+    test_loader,
+    optimizer: torch.optim.Optimizer,
+    epochs: int,
+    *,
+    scheduler: LRScheduler | None = None,
+    averaged: AveragedModel | None = None,
+    precision: str = "float32",
+    progress: bool = True,
+    test_name: str = "Test set",
+    history: list[dict] | None = None,
+    after_epoch: Callable[[list[dict]], None] | None = None,
+) -> list[dict]:
     """Train and test for `epochs` epochs; returns the history, one dict per epoch.
 
     Its keys: `epoch` (from 1), `learning_rate` (of the first batch), `train_loss`, `train_accuracy`, `test_loss`, `test_accuracy`,
@@ -161,15 +221,37 @@ def fit(model: nn.Module, device: torch.device, train_loader, test_loader, optim
         if progress:
             print(f"EPOCH: {epoch}")
         started, learning_rate = time.perf_counter(), optimizer.param_groups[0]["lr"]
-        train_loss, train_accuracy = train(model, device, train_loader, optimizer, averaged=averaged, precision=precision,
-                                           scheduler=scheduler if per_batch else None, progress=progress)
+        train_loss, train_accuracy = train(
+            model,
+            device,
+            train_loader,
+            optimizer,
+            averaged=averaged,
+            precision=precision,
+            scheduler=scheduler if per_batch else None,
+            progress=progress,
+        )
         seconds = time.perf_counter() - started
         if scheduler and not per_batch:
             scheduler.step()
-        test_loss, test_accuracy = test(averaged.module if averaged else model, device, test_loader, name=test_name,
-                                        progress=progress)
-        history.append({"epoch": epoch, "learning_rate": learning_rate, "train_loss": train_loss, "train_accuracy": train_accuracy,
-                        "test_loss": test_loss, "test_accuracy": test_accuracy, "seconds": seconds})
+        test_loss, test_accuracy = test(
+            averaged.module if averaged else model,
+            device,
+            test_loader,
+            name=test_name,
+            progress=progress,
+        )
+        history.append(
+            {
+                "epoch": epoch,
+                "learning_rate": learning_rate,
+                "train_loss": train_loss,
+                "train_accuracy": train_accuracy,
+                "test_loss": test_loss,
+                "test_accuracy": test_accuracy,
+                "seconds": seconds,
+            }
+        )
         if after_epoch:
             after_epoch(history)
     return history

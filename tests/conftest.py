@@ -19,6 +19,7 @@ for name in ("MNIST_REDUCED", "MNIST_ROOT"):  # of the shell that runs the tests
 def mnist():
     """The 60,000 training and 10,000 test images: ((images, labels), (images, labels))."""
     from src.data import load_mnist
+
     return load_mnist()
 
 
@@ -26,6 +27,7 @@ def mnist():
 def results(tmp_path, monkeypatch):
     """The folder to which this test's records and checkpoints go."""
     from src import records
+
     monkeypatch.setattr(records, "RESULTS", tmp_path)
     return tmp_path
 
@@ -34,9 +36,13 @@ def results(tmp_path, monkeypatch):
 def tiny(monkeypatch):
     """An experiment of a second that is recorded: 2,000 images, one epoch, without being a smoke test."""
     from src import experiments
+
     load = experiments.load_mnist
-    monkeypatch.setattr(experiments, "load_mnist",
-                        lambda *where: tuple((images[:2000], labels[:2000]) for images, labels in load(*where)))
+    monkeypatch.setattr(
+        experiments,
+        "load_mnist",
+        lambda *where: tuple((images[:2000], labels[:2000]) for images, labels in load(*where)),
+    )
     return replace(experiments.BASIC, epochs=1)
 
 
@@ -54,13 +60,22 @@ def cli(capsys):
             status = exit.code
         printed = capsys.readouterr()
         return SimpleNamespace(status=status, out=printed.out, err=printed.err)
+
     return call
 
 
 @pytest.fixture
 def python():
     """Start Python in the checkout, or in `cwd`, as a user would; returns the finished process."""
+
     def run(*words: str, cwd: Path = ROOT, **environment: str) -> subprocess.CompletedProcess:
-        return subprocess.run([sys.executable, *words], cwd=cwd, env={**os.environ, **environment}, capture_output=True,
-                              encoding="utf-8", errors="replace")
+        return subprocess.run(
+            [sys.executable, *words],
+            cwd=cwd,
+            env={**os.environ, **environment},
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+        )
+
     return run

@@ -7,16 +7,22 @@ import pytest
 from src import __main__, experiments
 
 
-@pytest.mark.parametrize("words, expected", [
-    ([], ["train", "study", "bench", "predict", "export", "notebooks", "report"]),
-    (["train"], ["basic,regularization,augmentation", "--seed", "--epochs", "--fresh", "--device"]),
-    (["study"], ["--list", "--seeds", "--jobs", "--backend", "--scheduler", "--device"]),
-    (["bench"], ["basic, regularization, augmentation", "--turns", "--quick", "--device"]),
-    (["predict"], ["image", "--json", "--show"]),
-    (["export"], ["mnist.onnx"]),
-    (["notebooks"], ["nbconvert"]),
-    (["report"], ["--check"]),
-])
+@pytest.mark.parametrize(
+    "words, expected",
+    [
+        ([], ["train", "study", "bench", "predict", "export", "notebooks", "report"]),
+        (
+            ["train"],
+            ["basic,regularization,augmentation", "--seed", "--epochs", "--fresh", "--device"],
+        ),
+        (["study"], ["--list", "--seeds", "--jobs", "--backend", "--scheduler", "--device"]),
+        (["bench"], ["basic, regularization, augmentation", "--turns", "--quick", "--device"]),
+        (["predict"], ["image", "--json", "--show"]),
+        (["export"], ["mnist.onnx"]),
+        (["notebooks"], ["nbconvert"]),
+        (["report"], ["--check"]),
+    ],
+)
 def test_help(cli, words, expected):
     done = cli(*words, "--help")
     assert done.status == 0 and done.err == ""
@@ -38,32 +44,65 @@ def test_train_prints_the_log_of_every_epoch(cli, results, monkeypatch):
     done = cli("train", "basic", "--device", "cpu")
     lines = done.out.replace("\r", "\n").splitlines()
     assert done.status == 0 and lines[0] == "EPOCH: 1"
-    assert lines[-2].startswith("Loss=") and "Batch_id=15 Accuracy=" in lines[-2] and "16/16" in lines[-2]
-    assert lines[-1].startswith("Test set: Average loss: ") and lines[-1].endswith("%)") and "/2000 (" in lines[-1]
+    assert (
+        lines[-2].startswith("Loss=")
+        and "Batch_id=15 Accuracy=" in lines[-2]
+        and "16/16" in lines[-2]
+    )
+    assert (
+        lines[-1].startswith("Test set: Average loss: ")
+        and lines[-1].endswith("%)")
+        and "/2000 (" in lines[-1]
+    )
 
 
 def test_study_list(cli):
     done = cli("study", "--list")
-    assert done.status == 0 and "of  60 runs recorded   Which dropout is best in step 2?" in done.out
+    assert (
+        done.status == 0 and "of  60 runs recorded   Which dropout is best in step 2?" in done.out
+    )
 
 
-@pytest.mark.parametrize("words, status, message", [
-    (["train", "basics"], 2, "invalid choice: 'basics'"),
-    (["train", "basic", "--epochs", "0"], 2, "must be a positive integer, got 0"),
-    (["train", "basic", "--seed", "one"], 2, "invalid int value: 'one'"),
-    (["train", "basic", "--seed", "-1"], 2, "the seed must be a non-negative integer below 2**63, got -1"),
-    (["train", "basic", "--device", "abacus"], 2, "device 'abacus' is not available here: choose 'cuda', 'mps' or 'cpu'"),
-    (["train", "basic", "--device", "cuda:99"], 2, "device 'cuda:99' is not available here"),
-    (["study", "drop"], 2, "unknown study 'drop': choose from steps, original"),
-    (["study", "--backend", "dask"], 2, "--backend dask and --scheduler ADDRESS require each other"),
-    (["bench", "basics"], 2, "unknown step 'basics': choose from basic, regularization, augmentation"),
-    (["bench", "--turns", "0"], 2, "must be a positive integer, got 0"),
-    (["predict", "nowhere.png"], 1, "nowhere.png does not exist"),
-    ([], 2, "required: COMMAND"),
-])
+@pytest.mark.parametrize(
+    "words, status, message",
+    [
+        (["train", "basics"], 2, "invalid choice: 'basics'"),
+        (["train", "basic", "--epochs", "0"], 2, "must be a positive integer, got 0"),
+        (["train", "basic", "--seed", "one"], 2, "invalid int value: 'one'"),
+        (
+            ["train", "basic", "--seed", "-1"],
+            2,
+            "the seed must be a non-negative integer below 2**63, got -1",
+        ),
+        (
+            ["train", "basic", "--device", "abacus"],
+            2,
+            "device 'abacus' is not available here: choose 'cuda', 'mps' or 'cpu'",
+        ),
+        (["train", "basic", "--device", "cuda:99"], 2, "device 'cuda:99' is not available here"),
+        (["study", "drop"], 2, "unknown study 'drop': choose from steps, original"),
+        (
+            ["study", "--backend", "dask"],
+            2,
+            "--backend dask and --scheduler ADDRESS require each other",
+        ),
+        (
+            ["bench", "basics"],
+            2,
+            "unknown step 'basics': choose from basic, regularization, augmentation",
+        ),
+        (["bench", "--turns", "0"], 2, "must be a positive integer, got 0"),
+        (["predict", "nowhere.png"], 1, "nowhere.png does not exist"),
+        ([], 2, "required: COMMAND"),
+    ],
+)
 def test_wrong_use_is_one_clear_line(cli, words, status, message):
     done = cli(*words)
-    assert done.status == status and message in done.err.splitlines()[-1] and "Traceback" not in done.err
+    assert (
+        done.status == status
+        and message in done.err.splitlines()[-1]
+        and "Traceback" not in done.err
+    )
 
 
 def test_a_missing_optional_package_is_one_clear_line(cli, monkeypatch, tmp_path):

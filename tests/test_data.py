@@ -9,14 +9,46 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms import RandomAffine as TorchvisionRandomAffine
 from torchvision.transforms import functional as torchvision_functional
 
-from src.data import MEAN, STD, Loader, RandomAffine, affine, affine_matrices, data_root, load_mnist, read_mnist
+from src.data import (
+    MEAN,
+    STD,
+    Loader,
+    RandomAffine,
+    affine,
+    affine_matrices,
+    data_root,
+    load_mnist,
+    read_mnist,
+)
 
 
 def test_counts_per_class(mnist):
     (images, labels), (test_images, test_labels) = mnist
     assert images.shape == (60_000, 1, 28, 28) and test_images.shape == (10_000, 1, 28, 28)
-    assert labels.bincount().tolist() == [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
-    assert test_labels.bincount().tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
+    assert labels.bincount().tolist() == [
+        5923,
+        6742,
+        5958,
+        6131,
+        5842,
+        5421,
+        5918,
+        6265,
+        5851,
+        5949,
+    ]
+    assert test_labels.bincount().tolist() == [
+        980,
+        1135,
+        1032,
+        1010,
+        982,
+        892,
+        958,
+        1028,
+        974,
+        1009,
+    ]
 
 
 def test_first_labels(mnist):
@@ -35,14 +67,18 @@ def test_mean_and_standard_deviation(mnist):
 def test_normalised_batches_have_mean_0_and_standard_deviation_1(mnist):
     (images, labels), _ = mnist
     data, _ = next(iter(Loader(images, labels, batch_size=60_000)))
-    assert data.mean().item() == pytest.approx(0, abs=1e-3) and data.std().item() == pytest.approx(1, abs=1e-3)
+    assert data.mean().item() == pytest.approx(0, abs=1e-3) and data.std().item() == pytest.approx(
+        1, abs=1e-3
+    )
 
 
 def test_validation_split_is_the_last_10_000_training_images(mnist):
     (images, labels), _ = mnist
     (train_images, train_labels), (validation_images, validation_labels) = load_mnist("validation")
     assert torch.equal(train_images, images[:50_000]) and torch.equal(train_labels, labels[:50_000])
-    assert torch.equal(validation_images, images[50_000:]) and torch.equal(validation_labels, labels[50_000:])
+    assert torch.equal(validation_images, images[50_000:]) and torch.equal(
+        validation_labels, labels[50_000:]
+    )
 
 
 @pytest.fixture
@@ -55,9 +91,17 @@ def raw(tmp_path, monkeypatch):
     return raw
 
 
-@pytest.mark.parametrize("fault", [
-    "altered by a byte", "truncated", "empty", "swapped", "missing", "no root",
-])
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "altered by a byte",
+        "truncated",
+        "empty",
+        "swapped",
+        "missing",
+        "no root",
+    ],
+)
 def test_a_damaged_or_missing_archive_is_one_clear_line(fault, raw):
     archive = raw / "t10k-labels-idx1-ubyte.gz"
     whole = archive.read_bytes()
@@ -67,19 +111,32 @@ def test_a_damaged_or_missing_archive_is_one_clear_line(fault, raw):
         shutil.rmtree(raw.parent)
         archive = raw / "train-images-idx3-ubyte.gz"
     else:
-        archive.write_bytes({"altered by a byte": whole[:100] + bytes([whole[100] ^ 1]) + whole[101:], "empty": b"",
-                             "truncated": whole[:-1], "swapped": (raw / "train-labels-idx1-ubyte.gz").read_bytes()}[fault])
+        archive.write_bytes(
+            {
+                "altered by a byte": whole[:100] + bytes([whole[100] ^ 1]) + whole[101:],
+                "empty": b"",
+                "truncated": whole[:-1],
+                "swapped": (raw / "train-labels-idx1-ubyte.gz").read_bytes(),
+            }[fault]
+        )
     with pytest.raises(RuntimeError) as raised:
         load_mnist()
     message = str(raised.value)
-    assert "\n" not in message and f"{archive} is {'missing' if fault in ('missing', 'no root') else 'damaged'}" in message
-    assert "restore it with git checkout" in message and archive.name in message.split("https://")[1]
+    assert (
+        "\n" not in message
+        and f"{archive} is {'missing' if fault in ('missing', 'no root') else 'damaged'}" in message
+    )
+    assert (
+        "restore it with git checkout" in message and archive.name in message.split("https://")[1]
+    )
     assert raw.exists() == (fault != "no root")  # a mistyped root is not created
 
 
 def test_extracted_files_beside_the_archives_are_ignored_and_nothing_is_written(raw, mnist):
     for archive in raw.glob("*.gz"):
-        archive.with_suffix("").write_bytes(b"torn")  # as another program's interrupted extraction leaves it
+        archive.with_suffix("").write_bytes(
+            b"torn"
+        )  # as another program's interrupted extraction leaves it
     before = {path: path.read_bytes() for path in raw.iterdir()}
     _, (images, labels) = load_mnist()
     assert torch.equal(images, mnist[1][0]) and torch.equal(labels, mnist[1][1])
@@ -88,10 +145,20 @@ def test_extracted_files_beside_the_archives_are_ignored_and_nothing_is_written(
 
 def batches(mnist, seed, **options):
     (images, labels), _ = mnist
-    return list(Loader(images[:1000], labels[:1000], 128, generator=torch.Generator().manual_seed(seed), **options))
+    return list(
+        Loader(
+            images[:1000],
+            labels[:1000],
+            128,
+            generator=torch.Generator().manual_seed(seed),
+            **options,
+        )
+    )
 
 
-@pytest.mark.parametrize("augment", [None, RandomAffine(degrees=10, translate=(0.1, 0.1), scale=(0.9, 1.1), shear=5)])
+@pytest.mark.parametrize(
+    "augment", [None, RandomAffine(degrees=10, translate=(0.1, 0.1), scale=(0.9, 1.1), shear=5)]
+)
 def test_batches_follow_the_seed(mnist, augment):
     first, again, other = (batches(mnist, seed, augment=augment) for seed in (1, 1, 2))
     assert [len(target) for _, target in first] == [128] * 7 + [104]
@@ -101,7 +168,9 @@ def test_batches_follow_the_seed(mnist, augment):
 
 def test_an_epoch_sees_every_image_once_and_the_next_in_another_order(mnist):
     (images, labels), _ = mnist
-    loader = Loader(images[:1000], torch.arange(1000), 128, generator=torch.Generator().manual_seed(1))
+    loader = Loader(
+        images[:1000], torch.arange(1000), 128, generator=torch.Generator().manual_seed(1)
+    )
     orders = [torch.cat([target for _, target in loader]) for _ in range(2)]
     assert all(torch.equal(order.sort().values, torch.arange(1000)) for order in orders)
     assert not torch.equal(*orders)
@@ -110,16 +179,26 @@ def test_an_epoch_sees_every_image_once_and_the_next_in_another_order(mnist):
 def random_transforms(count):
     """Angle, translation, scale and shear of `count` transforms, wider than any recipe's."""
     generator = torch.Generator().manual_seed(1)
-    angle, dx, dy, scale, shear = (torch.empty(count).uniform_(low, high, generator=generator) for low, high in
-                                   [(-30, 30), (-5, 5), (-5, 5), (0.7, 1.3), (-20, 20)])
+    angle, dx, dy, scale, shear = (
+        torch.empty(count).uniform_(low, high, generator=generator)
+        for low, high in [(-30, 30), (-5, 5), (-5, 5), (0.7, 1.3), (-20, 20)]
+    )
     return angle, torch.stack([dx, dy], dim=1).round(), scale, shear
 
 
 def torchvisions(images, angle, translate, scale, shear, interpolation):
     """The same transforms by torchvision's `affine`, one image after the other."""
-    return [torchvision_functional.affine(image, angle[i].item(), translate[i].tolist(), scale[i].item(),
-                                          [shear[i].item(), 0.0], InterpolationMode(interpolation))
-            for i, image in enumerate(images)]
+    return [
+        torchvision_functional.affine(
+            image,
+            angle[i].item(),
+            translate[i].tolist(),
+            scale[i].item(),
+            [shear[i].item(), 0.0],
+            InterpolationMode(interpolation),
+        )
+        for i, image in enumerate(images)
+    ]
 
 
 # Interpolated values agree to 1e-3 of the range; with "nearest", positions that fall within float32 rounding of a pixel's
@@ -135,7 +214,9 @@ def test_affine_agrees_with_torchvision(mnist, interpolation, share):
 
 def test_a_shift_by_whole_pixels_moves_the_pixels_and_fills_with_0(mnist):
     image = mnist[0][0][:1]
-    shift = affine_matrices(torch.zeros(1), torch.tensor([[2.0, -1.0]]), torch.ones(1), torch.zeros(1))
+    shift = affine_matrices(
+        torch.zeros(1), torch.tensor([[2.0, -1.0]]), torch.ones(1), torch.zeros(1)
+    )
     expected = torch.zeros_like(image)
     expected[..., :-1, 2:] = image[..., 1:, :-2]
     torch.testing.assert_close(affine(image, shift), expected)
@@ -153,15 +234,23 @@ def test_random_affine_draws_from_torchvisions_ranges():
     tan = -(forward[:, 0, 0] * forward[:, 0, 1] + forward[:, 1, 0] * forward[:, 1, 1]) / scale**2
     shear = torch.rad2deg(torch.atan(tan))
     torch.manual_seed(1)
-    theirs = [TorchvisionRandomAffine.get_params((-10, 10), (0.1, 0.05), (0.8, 1.1), (-7, 7), [28, 28])
-              for _ in range(5_000)]
-    for mine, reference in [(angle, [t[0] for t in theirs]), (shift[:, 0], [t[1][0] for t in theirs]),
-                            (shift[:, 1], [t[1][1] for t in theirs]), (scale, [t[2] for t in theirs]),
-                            (shear, [t[3][0] for t in theirs])]:
+    theirs = [
+        TorchvisionRandomAffine.get_params((-10, 10), (0.1, 0.05), (0.8, 1.1), (-7, 7), [28, 28])
+        for _ in range(5_000)
+    ]
+    for mine, reference in [
+        (angle, [t[0] for t in theirs]),
+        (shift[:, 0], [t[1][0] for t in theirs]),
+        (shift[:, 1], [t[1][1] for t in theirs]),
+        (scale, [t[2] for t in theirs]),
+        (shear, [t[3][0] for t in theirs]),
+    ]:
         reference = torch.tensor(reference, dtype=torch.float64)
         width = (reference.max() - reference.min()).item()
         assert mine.min().item() == pytest.approx(reference.min().item(), abs=width / 200)
         assert mine.max().item() == pytest.approx(reference.max().item(), abs=width / 200)
-        assert mine.mean().item() == pytest.approx(reference.mean().item(), abs=4 * width / math.sqrt(5_000))
+        assert mine.mean().item() == pytest.approx(
+            reference.mean().item(), abs=4 * width / math.sqrt(5_000)
+        )
         assert mine.std().item() == pytest.approx(reference.std().item(), rel=0.04)
     assert torch.allclose(shift, shift.round(), atol=1e-4)  # whole pixels, as torchvision's

@@ -26,10 +26,15 @@ def transparent(image):
 
 
 HANDS = {
-    "sans": lambda digit: typed(digit, "DejaVuSans"), "bold": lambda digit: typed(digit, "DejaVuSans-Bold"),
-    "serif": lambda digit: typed(digit, "DejaVuSerif"), "italic": lambda digit: typed(digit, "DejaVuSans-Oblique"),
-    "pen": lambda digit: drawn(digit, 6), "felt": lambda digit: drawn(digit, 13), "marker": lambda digit: drawn(digit, 20),
-    "slanted": lambda digit: drawn(digit, 11, slant=.25), "shaky": lambda digit: drawn(digit, 10, slant=.1, tremor=1.5),
+    "sans": lambda digit: typed(digit, "DejaVuSans"),
+    "bold": lambda digit: typed(digit, "DejaVuSans-Bold"),
+    "serif": lambda digit: typed(digit, "DejaVuSerif"),
+    "italic": lambda digit: typed(digit, "DejaVuSans-Oblique"),
+    "pen": lambda digit: drawn(digit, 6),
+    "felt": lambda digit: drawn(digit, 13),
+    "marker": lambda digit: drawn(digit, 20),
+    "slanted": lambda digit: drawn(digit, 11, slant=0.25),
+    "shaky": lambda digit: drawn(digit, 10, slant=0.1, tremor=1.5),
 }
 FORMS = {
     "as it is": lambda image: image,
@@ -54,7 +59,11 @@ def test_digits_of_several_fonts_and_hands_are_read(form, tmp_path):
             FORMS[form](write(digit)).save(paths[-1], compress_level=1)
     results, faults = predict(paths)
     assert faults == [] and len(results) == len(paths)
-    wrong = [Path(result["file"]).stem for result in results if result["digit"] != int(Path(result["file"]).stem[0])]
+    wrong = [
+        Path(result["file"]).stem
+        for result in results
+        if result["digit"] != int(Path(result["file"]).stem[0])
+    ]
     assert len(wrong) <= 2, wrong  # of 90
 
 
@@ -67,7 +76,9 @@ def test_a_digit_of_mnist_is_read_back_as_it_was(mnist, tmp_path):
 
 def test_it_is_size_normalised_and_centred_by_mass(tmp_path):
     image = Image.new("L", (300, 500), 255)
-    ImageDraw.Draw(image).polygon([(100, 50), (140, 50), (100, 450)], fill=0)  # most of its ink is at the top
+    ImageDraw.Draw(image).polygon(
+        [(100, 50), (140, 50), (100, 450)], fill=0
+    )  # most of its ink is at the top
     image.save(tmp_path / "wedge.png")
     digit = read_digit(tmp_path / "wedge.png")[0]
     rows, columns = digit.sum(dim=1), digit.sum(dim=0)
@@ -77,10 +88,17 @@ def test_it_is_size_normalised_and_centred_by_mass(tmp_path):
     assert abs((columns.numpy() * positions).sum() / digit.sum() - 14) <= 0.5 + 1e-3
 
 
-@pytest.mark.parametrize("content, reason", [
-    (None, "does not exist"), *((content, "is not a readable image") for content in (b"", b"not an image", "torn")),
-    ("white", "shows no ink"), ("black", "shows no ink"), ("clear", "shows no ink"), ("pixel", "shows no ink"),
-])
+@pytest.mark.parametrize(
+    "content, reason",
+    [
+        (None, "does not exist"),
+        *((content, "is not a readable image") for content in (b"", b"not an image", "torn")),
+        ("white", "shows no ink"),
+        ("black", "shows no ink"),
+        ("clear", "shows no ink"),
+        ("pixel", "shows no ink"),
+    ],
+)
 def test_what_cannot_be_read_is_one_clear_line(content, reason, tmp_path):
     path, good = tmp_path / "digit.png", tmp_path / "good.png"
     typed(3, "DejaVuSans").save(good)
@@ -89,16 +107,23 @@ def test_what_cannot_be_read_is_one_clear_line(content, reason, tmp_path):
     elif content == "torn":
         path.write_bytes(good.read_bytes()[:200])
     elif content:
-        {"white": Image.new("L", (50, 50), 255), "black": Image.new("RGB", (50, 50)), "clear": Image.new("RGBA", (50, 50)),
-         "pixel": Image.new("L", (1, 1))}[content].save(path)
+        {
+            "white": Image.new("L", (50, 50), 255),
+            "black": Image.new("RGB", (50, 50)),
+            "clear": Image.new("RGBA", (50, 50)),
+            "pixel": Image.new("L", (1, 1)),
+        }[content].save(path)
     results, (fault,) = predict([path, good])
     assert [result["digit"] for result in results] == [3]
     assert str(path) in fault and reason in fault and "\n" not in fault
 
 
 @settings(max_examples=50, deadline=None)
-@given(strategies.binary() | strategies.binary(max_size=200).map(lambda rest: b"\x89PNG\r\n\x1a\n" + rest)
-       | strategies.binary(max_size=200).map(lambda rest: b"\xff\xd8\xff\xe0" + rest))
+@given(
+    strategies.binary()
+    | strategies.binary(max_size=200).map(lambda rest: b"\x89PNG\r\n\x1a\n" + rest)
+    | strategies.binary(max_size=200).map(lambda rest: b"\xff\xd8\xff\xe0" + rest)
+)
 def test_whatever_is_in_a_file_there_is_no_traceback(tmp_path_factory, content):
     path = tmp_path_factory.mktemp("fuzz") / "digit"
     path.write_bytes(content)
@@ -107,9 +132,15 @@ def test_whatever_is_in_a_file_there_is_no_traceback(tmp_path_factory, content):
 
 
 @settings(max_examples=50, deadline=None)
-@given(strategies.sampled_from(["L", "1", "P", "RGB", "RGBA", "LA", "I;16", "CMYK"]), strategies.integers(1, 90),
-       strategies.integers(1, 90), strategies.integers(0, 2**32 - 1))
-def test_whatever_an_image_shows_it_is_prepared_or_refused(tmp_path_factory, mode, width, height, seed):
+@given(
+    strategies.sampled_from(["L", "1", "P", "RGB", "RGBA", "LA", "I;16", "CMYK"]),
+    strategies.integers(1, 90),
+    strategies.integers(1, 90),
+    strategies.integers(0, 2**32 - 1),
+)
+def test_whatever_an_image_shows_it_is_prepared_or_refused(
+    tmp_path_factory, mode, width, height, seed
+):
     path = tmp_path_factory.mktemp("fuzz") / ("digit.tiff" if mode == "CMYK" else "digit.png")
     size = len(Image.new(mode, (width, height)).tobytes())
     Image.frombytes(mode, (width, height), np.random.default_rng(seed).bytes(size)).save(path)
@@ -118,7 +149,12 @@ def test_whatever_an_image_shows_it_is_prepared_or_refused(tmp_path_factory, mod
     except ValueError as error:
         assert "\n" not in str(error)
     else:
-        assert digit.shape == (1, 28, 28) and digit.isfinite().all() and digit.min() >= 0 and digit.max() <= 1
+        assert (
+            digit.shape == (1, 28, 28)
+            and digit.isfinite().all()
+            and digit.min() >= 0
+            and digit.max() <= 1
+        )
 
 
 def test_predict_on_the_command_line(cli, tmp_path):
@@ -127,12 +163,19 @@ def test_predict_on_the_command_line(cli, tmp_path):
     files = [str(tmp_path / "3.png"), str(tmp_path / "7.png")]
     done = cli("predict", *files, "--show", tmp_path / "seen.png")
     assert done.status == 0, done.err
-    assert [line.split()[:2] for line in done.out.splitlines()] == [[files[0], "3"], [files[1], "7"]]
+    assert [line.split()[:2] for line in done.out.splitlines()] == [
+        [files[0], "3"],
+        [files[1], "7"],
+    ]
     assert Image.open(tmp_path / "seen.png").size[0] > 300
     done = cli("predict", "--json", *files, tmp_path / "none.png")
-    assert done.status == 1 and done.err.splitlines() == [f"python -m src: {tmp_path / 'none.png'} does not exist"]
+    assert done.status == 1 and done.err.splitlines() == [
+        f"python -m src: {tmp_path / 'none.png'} does not exist"
+    ]
     for result, digit in zip(json.loads(done.out), (3, 7), strict=True):
-        assert result["digit"] == digit != result["runner_up"] and len(result["probabilities"]) == 10
+        assert (
+            result["digit"] == digit != result["runner_up"] and len(result["probabilities"]) == 10
+        )
         assert result["confidence"] == result["probabilities"][digit] > 0.5
 
 
@@ -149,8 +192,12 @@ class Harm:
         return os.mkdir, ("harm",)
 
 
-@pytest.mark.parametrize("content", ["another architecture", "pickled code", "nothing", "torn", "no file"])
-def test_a_file_that_does_not_hold_the_weights_is_refused_in_one_line(content, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "content", ["another architecture", "pickled code", "nothing", "torn", "no file"]
+)
+def test_a_file_that_does_not_hold_the_weights_is_refused_in_one_line(
+    content, tmp_path, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "weights.pt"
     if content == "another architecture":
@@ -158,7 +205,9 @@ def test_a_file_that_does_not_hold_the_weights_is_refused_in_one_line(content, t
     elif content == "pickled code":
         torch.save({"weights": Harm()}, path)
     elif content != "no file":
-        path.write_bytes(weights_path("augmentation").read_bytes()[:1000] if content == "torn" else b"")
+        path.write_bytes(
+            weights_path("augmentation").read_bytes()[:1000] if content == "torn" else b""
+        )
     with pytest.raises(RuntimeError) as raised:
         load_model("augmentation", path)
     assert str(path) in str(raised.value) and "\n" not in str(raised.value)
@@ -166,7 +215,10 @@ def test_a_file_that_does_not_hold_the_weights_is_refused_in_one_line(content, t
 
 
 def test_an_unknown_step_is_refused():
-    with pytest.raises(ValueError, match="unknown step 'augmented': choose one of basic, regularization, augmentation"):
+    with pytest.raises(
+        ValueError,
+        match="unknown step 'augmented': choose one of basic, regularization, augmentation",
+    ):
         load_model("augmented")
 
 
@@ -176,8 +228,12 @@ def test_the_exported_network_agrees_with_pytorch(mnist, tmp_path):
     _, (images, _) = mnist
     assert export(tmp_path / "mnist.onnx") <= 1e-5
     assert [path.name for path in tmp_path.iterdir()] == ["mnist.onnx"]
-    session = onnxruntime.InferenceSession(tmp_path / "mnist.onnx", providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(
+        tmp_path / "mnist.onnx", providers=["CPUExecutionProvider"]
+    )
     for count in (1, 300):
         (found,) = session.run(["log_probabilities"], {"images": images[:count].numpy()})
         with torch.no_grad():
-            torch.testing.assert_close(torch.from_numpy(found), load_model()(normalize(images[:count])), rtol=0, atol=1e-5)
+            torch.testing.assert_close(
+                torch.from_numpy(found), load_model()(normalize(images[:count])), rtol=0, atol=1e-5
+            )

@@ -90,6 +90,7 @@ def interrupted(results, monkeypatch):
     """Interrupts a run of BASIC for three short epochs after the first; returns its checkpoint."""
     monkeypatch.setenv("MNIST_REDUCED", "3")
     from src import training
+
     test = training.test
 
     def press_ctrl_c(*args, **options):
@@ -99,7 +100,9 @@ def interrupted(results, monkeypatch):
 
     with monkeypatch.context() as once:
         once.setattr(training, "test", press_ctrl_c)
-        with pytest.raises(KeyboardInterrupt, match="Interrupted after 1 of 3 epochs. Run the same command"):
+        with pytest.raises(
+            KeyboardInterrupt, match="Interrupted after 1 of 3 epochs. Run the same command"
+        ):
             run(BASIC, progress=False)
     (checkpoint,) = (results / ".checkpoints").glob("*.pt")
     return checkpoint
@@ -110,7 +113,11 @@ def test_a_resumed_run_prints_all_epochs(interrupted, capsys):
     assert len(record["history"]) == 3 and not interrupted.exists()
     lines = capsys.readouterr().out.replace("\r", "\n").splitlines()
     assert lines[0] == "Resuming an interrupted run after epoch 1."
-    assert [line for line in lines if line.startswith("EPOCH")] == ["EPOCH: 1", "EPOCH: 2", "EPOCH: 3"]
+    assert [line for line in lines if line.startswith("EPOCH")] == [
+        "EPOCH: 1",
+        "EPOCH: 2",
+        "EPOCH: 3",
+    ]
     assert sum(line.startswith("Test set: ") for line in lines) == 3
 
 
@@ -128,14 +135,18 @@ def test_another_recipe_or_seed_does_not_resume_it(interrupted, capsys):
 @pytest.mark.parametrize("content", [b"torn", None])
 def test_a_damaged_checkpoint_is_reported_and_the_run_starts_over(content, interrupted, capsys):
     whole = interrupted.read_bytes()
-    interrupted.write_bytes(whole[:len(whole) // 2] if content is None else content)
+    interrupted.write_bytes(whole[: len(whole) // 2] if content is None else content)
     _, record = run(BASIC, progress=False)
     assert len(record["history"]) == 3
     assert capsys.readouterr().err == f"{interrupted.name} cannot be read: starting over\n"
 
 
-def test_a_checkpoint_of_a_changed_model_is_reported_and_the_run_starts_over(interrupted, capsys, monkeypatch):
-    class Changed(MODELS["BasicNet"]):  # with layers of the same shapes, so that the weights would load
+def test_a_checkpoint_of_a_changed_model_is_reported_and_the_run_starts_over(
+    interrupted, capsys, monkeypatch
+):
+    class Changed(
+        MODELS["BasicNet"]
+    ):  # with layers of the same shapes, so that the weights would load
         def __init__(self):
             super().__init__()
             self.features[0][1] = torch.nn.Tanh()
@@ -143,15 +154,26 @@ def test_a_checkpoint_of_a_changed_model_is_reported_and_the_run_starts_over(int
     monkeypatch.setitem(MODELS, "BasicNet", Changed)
     _, record = run(BASIC, progress=False)
     assert len(record["history"]) == 3
-    assert capsys.readouterr().err == f"{interrupted.name} is of another model, PyTorch version or thread count: starting over\n"
+    assert (
+        capsys.readouterr().err
+        == f"{interrupted.name} is of another model, PyTorch version or thread count: starting over\n"
+    )
 
 
 def test_ctrl_c_on_the_command_line_is_one_line(tmp_path):
-    command = ("import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # which a background job ignores
-               "from pathlib import Path; from src import records; records.RESULTS = Path(sys.argv[1])\n"
-               "from src.__main__ import main; main(['train', 'basic', '--device', 'cpu'])")
-    process = subprocess.Popen([sys.executable, "-c", command, str(tmp_path)], cwd=Path(__file__).parent.parent, text=True,
-                               env={**os.environ, "MNIST_REDUCED": "500"}, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    command = (
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # which a background job ignores
+        "from pathlib import Path; from src import records; records.RESULTS = Path(sys.argv[1])\n"
+        "from src.__main__ import main; main(['train', 'basic', '--device', 'cpu'])"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", command, str(tmp_path)],
+        cwd=Path(__file__).parent.parent,
+        text=True,
+        env={**os.environ, "MNIST_REDUCED": "500"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
     for line in process.stdout:
         if line.startswith("EPOCH: 2"):
             break
@@ -159,4 +181,6 @@ def test_ctrl_c_on_the_command_line_is_one_line(tmp_path):
     _, errors = process.communicate(timeout=60)
     lines = [line for line in errors.splitlines() if line.strip()]
     assert process.returncode == 130 and len(lines) == 1, errors
-    assert lines[0].startswith("python -m src: Interrupted after ") and lines[0].endswith("again to resume.")
+    assert lines[0].startswith("python -m src: Interrupted after ") and lines[0].endswith(
+        "again to resume."
+    )

@@ -39,7 +39,9 @@ def rows(printed: str) -> list[list[str]]:
     return [line.split() for line in printed.splitlines() if "[-1," in line]
 
 
-@pytest.mark.parametrize("name, parameters", [("BasicNet", 10_578), ("RegularizedNet", 8_178), ("AugmentedNet", 7_946)])
+@pytest.mark.parametrize(
+    "name, parameters", [("BasicNet", 10_578), ("RegularizedNet", 8_178), ("AugmentedNet", 7_946)]
+)
 def test_parameter_count(name, parameters):
     assert count_parameters(MODELS[name]()) == parameters
 
@@ -49,13 +51,22 @@ def test_torchsummary_of_the_final_architecture(capsys):
     assert rows(capsys.readouterr().out) == rows(AUGMENTED_ROWS)
 
 
-@pytest.mark.parametrize("name, layers", [
-    ("BasicNet", "Conv2d ReLU Conv2d ReLU Conv2d MaxPool2d Conv2d ReLU Conv2d ReLU Conv2d ReLU "
-     "AdaptiveAvgPool2d Conv2d Linear"),
-    ("RegularizedNet", "Conv2d ReLU BatchNorm2d Dropout Conv2d ReLU BatchNorm2d Dropout Conv2d MaxPool2d "
-     "Conv2d ReLU BatchNorm2d Dropout Conv2d ReLU BatchNorm2d Dropout Conv2d ReLU BatchNorm2d Dropout "
-     "AdaptiveAvgPool2d Conv2d Linear"),
-])
+@pytest.mark.parametrize(
+    "name, layers",
+    [
+        (
+            "BasicNet",
+            "Conv2d ReLU Conv2d ReLU Conv2d MaxPool2d Conv2d ReLU Conv2d ReLU Conv2d ReLU "
+            "AdaptiveAvgPool2d Conv2d Linear",
+        ),
+        (
+            "RegularizedNet",
+            "Conv2d ReLU BatchNorm2d Dropout Conv2d ReLU BatchNorm2d Dropout Conv2d MaxPool2d "
+            "Conv2d ReLU BatchNorm2d Dropout Conv2d ReLU BatchNorm2d Dropout Conv2d ReLU BatchNorm2d Dropout "
+            "AdaptiveAvgPool2d Conv2d Linear",
+        ),
+    ],
+)
 def test_layers_of_the_first_two_steps(name, layers, capsys):
     torchsummary.summary(MODELS[name](), (1, 28, 28), device="cpu")
     assert [row[0].split("-")[0] for row in rows(capsys.readouterr().out)] == layers.split()
@@ -68,12 +79,19 @@ def test_output_is_log_probabilities(name):
     torch.testing.assert_close(output.exp().sum(dim=1), torch.ones(5))
 
 
-@pytest.mark.parametrize("width, parameters", [(0.34, 1_048), (0.5, 2_100), (0.7, 3_948), (1.0, 7_946)])
+@pytest.mark.parametrize(
+    "width, parameters", [(0.34, 1_048), (0.5, 2_100), (0.7, 3_948), (1.0, 7_946)]
+)
 def test_width_scales_the_channels_of_every_convolution(width, parameters):
     model = AugmentedNet(width)
-    assert count_parameters(model) == parameters and model(torch.rand(2, 1, 28, 28)).shape == (2, 10)
+    assert count_parameters(model) == parameters and model(torch.rand(2, 1, 28, 28)).shape == (
+        2,
+        10,
+    )
     convolutions = [layer for layer in model.modules() if isinstance(layer, torch.nn.Conv2d)]
-    assert [layer.out_channels for layer in convolutions] == [round(width * count) for count in (12, 16, 6, 12, 14, 14, 14)]
+    assert [layer.out_channels for layer in convolutions] == [
+        round(width * count) for count in (12, 16, 6, 12, 14, 14, 14)
+    ]
 
 
 def test_dropout_drops_in_training_only():

@@ -17,7 +17,10 @@ from src.digits import Classifier, layers_and_weights, read_digit
 from src.evidence import page
 from src.experiments import load_model
 
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
+BROWSER = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))),
+    None,
+)
 
 
 @pytest.fixture(scope="module")
@@ -27,10 +30,12 @@ def javascript():
     for name in ("network.js", "prepare.js"):
         engine.eval((page.PARTS / name).read_text(encoding="utf-8"))
     layers, weights = layers_and_weights()
-    engine.eval(f"const network = {json.dumps({'layers': layers, 'mean': MEAN, 'std': STD})};"
-                f"const weights = Float32Array.from({json.dumps(weights.tolist())});"
-                "const readInk = (ink, w, h) => Array.from(normalizeSize(Float32Array.from(ink), w, h).pixels);"
-                "const readPicture = (grey, w, h) => readInk(findInk(grey, w, h), w, h);")
+    engine.eval(
+        f"const network = {json.dumps({'layers': layers, 'mean': MEAN, 'std': STD})};"
+        f"const weights = Float32Array.from({json.dumps(weights.tolist())});"
+        "const readInk = (ink, w, h) => Array.from(normalizeSize(Float32Array.from(ink), w, h).pixels);"
+        "const readPicture = (grey, w, h) => readInk(findInk(grey, w, h), w, h);"
+    )
     return engine
 
 
@@ -38,7 +43,9 @@ def test_the_forward_pass_agrees_with_pytorch_on_test_images(javascript, mnist):
     images = mnist[1][0][:500]
     with torch.no_grad():
         expected = Classifier()(images)
-    javascript.eval("const read = images => images.map(pixels => Array.from(forward(network, weights, pixels).logProbabilities));")
+    javascript.eval(
+        "const read = images => images.map(pixels => Array.from(forward(network, weights, pixels).logProbabilities));"
+    )
     found = torch.tensor(javascript.call("read", images.flatten(1).tolist()))
     assert (found.argmax(1) == expected.argmax(1)).all()
     assert (found - expected).abs().max() < 1e-4
@@ -47,21 +54,34 @@ def test_the_forward_pass_agrees_with_pytorch_on_test_images(javascript, mnist):
 def test_the_feature_maps_and_receptive_fields_are_pytorchs(javascript):
     features, image = load_model().features, torch.rand(1, 1, 28, 28)
     blocks = [index for index, part in enumerate(features) if isinstance(part, torch.nn.Sequential)]
-    javascript.eval("const maps = pixels => forward(network, weights, pixels).maps.map(map => Array.from(map.data));")
-    for number, (block, found) in enumerate(zip(blocks, javascript.call("maps", image.flatten().tolist()), strict=True)):
-        outputs = features[:block + 1](normalize(image))
+    javascript.eval(
+        "const maps = pixels => forward(network, weights, pixels).maps.map(map => Array.from(map.data));"
+    )
+    for number, (block, found) in enumerate(
+        zip(blocks, javascript.call("maps", image.flatten().tolist()), strict=True)
+    ):
+        outputs = features[: block + 1](normalize(image))
         assert torch.tensor(found) == pytest.approx(outputs.detach().flatten().numpy(), abs=1e-3)
         x, y = outputs.shape[-1] // 2, outputs.shape[-1] // 3
         field = javascript.eval(f"receptiveField(network.layers, {number}, {x}, {y})")
         left, top, size = (field[name] for name in ("left", "top", "size"))
         inside = torch.zeros(1, 1, 28, 28, dtype=torch.bool)
-        inside[..., max(top, 0):top + size, max(left, 0):left + size] = True
-        for changed, same in ((~inside, True), (inside, False)):  # only the pixels in the field change the value
-            other = features[:block + 1](normalize(torch.where(changed, torch.rand_like(image), image)))
+        inside[..., max(top, 0) : top + size, max(left, 0) : left + size] = True
+        for changed, same in (
+            (~inside, True),
+            (inside, False),
+        ):  # only the pixels in the field change the value
+            other = features[: block + 1](
+                normalize(torch.where(changed, torch.rand_like(image), image))
+            )
             assert torch.equal(other[..., y, x], outputs[..., y, x]) == same
 
 
-DRAWN = [drawn(digit, width, slant, tremor=1) for digit in range(10) for width, slant in ((6, 0.2), (12, 0.0), (24, -0.1))]
+DRAWN = [
+    drawn(digit, width, slant, tremor=1)
+    for digit in range(10)
+    for width, slant in ((6, 0.2), (12, 0.0), (24, -0.1))
+]
 
 
 @pytest.mark.parametrize("image", DRAWN, ids=lambda image: "")
@@ -74,8 +94,16 @@ def test_a_drawing_is_prepared_as_in_digits_py(image, javascript, tmp_path):
         assert (found - expected).abs().max() < 0.02
 
 
-@pytest.mark.parametrize("image", [typed(4, "DejaVuSans"), photo(typed(7, "DejaVuSerif")), drawn(3, 5).resize((18, 18)),
-                                   photo(drawn(2, 9)).crop((100, 0, 600, 700)), Image.new("L", (1, 30), 40)])
+@pytest.mark.parametrize(
+    "image",
+    [
+        typed(4, "DejaVuSans"),
+        photo(typed(7, "DejaVuSerif")),
+        drawn(3, 5).resize((18, 18)),
+        photo(drawn(2, 9)).crop((100, 0, 600, 700)),
+        Image.new("L", (1, 30), 40),
+    ],
+)
 def test_a_picture_is_prepared_as_in_digits_py(image, javascript, tmp_path):
     image = image.convert("L")
     image.thumbnail((200, 200), Image.Resampling.BOX)
@@ -124,7 +152,12 @@ def opened(browser):
     tab, errors, requests = context.new_page(), [], []
     tab.on("console", lambda message: errors.append(message.text))
     tab.on("pageerror", lambda error: errors.append(str(error)))
-    tab.on("request", lambda request: requests.append(request.url) if not request.url.startswith("blob:") else None)
+    tab.on(
+        "request",
+        lambda request: (
+            requests.append(request.url) if not request.url.startswith("blob:") else None
+        ),
+    )
     tab.goto(page.PAGE.as_uri())
     yield tab
     assert errors == [] and requests == [page.PAGE.as_uri()]
@@ -138,8 +171,13 @@ def draw(tab, strokes, left, top, width, height, pen):
     tab.locator("#drawing").scroll_into_view_if_needed()
     area = tab.locator("#drawing").bounding_box()
     for stroke in strokes:
-        points = [(area["x"] + (left + x * width) / 200 * area["width"], area["y"] + (top + y * height) / 200 * area["height"])
-                  for x, y in stroke]
+        points = [
+            (
+                area["x"] + (left + x * width) / 200 * area["width"],
+                area["y"] + (top + y * height) / 200 * area["height"],
+            )
+            for x, y in stroke
+        ]
         tab.mouse.move(*points[0])
         tab.mouse.down()
         for point in points[1:]:
@@ -156,7 +194,13 @@ def read_digit_of(tab):
 EMPTY = "There is no ink yet: draw a digit, or pick a test image."
 
 
-BOXES = [(20, 20, 160, 160, 20), (100, 10, 70, 90, 10), (10, 90, 80, 100, 12), (60, 40, 100, 130, 26), (110, 100, 80, 90, 8)]
+BOXES = [
+    (20, 20, 160, 160, 20),
+    (100, 10, 70, 90, 10),
+    (10, 90, 80, 100, 12),
+    (60, 40, 100, 130, 26),
+    (110, 100, 80, 90, 8),
+]
 
 
 @pytest.mark.parametrize("digit", range(10))
@@ -166,13 +210,26 @@ def test_drawn_digits_are_read(digit, opened):
 
 
 def test_a_finger_draws_and_does_not_scroll(browser):
-    context = browser.new_context(viewport={"width": 360, "height": 740}, has_touch=True, is_mobile=True, color_scheme="dark")
+    context = browser.new_context(
+        viewport={"width": 360, "height": 740}, has_touch=True, is_mobile=True, color_scheme="dark"
+    )
     tab = context.new_page()
     tab.goto(page.PAGE.as_uri())
     touch, area = context.new_cdp_session(tab), tab.locator("#drawing").bounding_box()
-    points = [(area["x"] + (0.2 + 0.6 * x) * area["width"], area["y"] + (0.1 + 0.8 * y) * area["height"]) for x, y in STROKES[7][0]]
-    points = [(x + (x2 - x) * k / 9, y + (y2 - y) * k / 9) for (x, y), (x2, y2) in zip(points, points[1:]) for k in range(10)]
-    for kind, point in [("touchStart", points[0]), *(("touchMove", point) for point in points), ("touchEnd", None)]:
+    points = [
+        (area["x"] + (0.2 + 0.6 * x) * area["width"], area["y"] + (0.1 + 0.8 * y) * area["height"])
+        for x, y in STROKES[7][0]
+    ]
+    points = [
+        (x + (x2 - x) * k / 9, y + (y2 - y) * k / 9)
+        for (x, y), (x2, y2) in zip(points, points[1:])
+        for k in range(10)
+    ]
+    for kind, point in [
+        ("touchStart", points[0]),
+        *(("touchMove", point) for point in points),
+        ("touchEnd", None),
+    ]:
         places = [{"x": point[0], "y": point[1]}] if point else []
         touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": places})
     assert tab.evaluate("scrollY") == 0 and tab.evaluate("strokes.length") == 1
@@ -205,20 +262,35 @@ def test_the_page_shows_the_networks_numbers(opened, mnist):
     opened.locator("#random button").first.click()
     index = int(re.search(r"Test image (\d+)", opened.inner_text("#preparation"))[1])
     with torch.no_grad():
-        expected = Classifier()(mnist[1][0][index:index + 1])[0]
-    assert opened.evaluate("Array.from(result.logProbabilities)") == pytest.approx(expected.tolist(), abs=1e-4)
+        expected = Classifier()(mnist[1][0][index : index + 1])[0]
+    assert opened.evaluate("Array.from(result.logProbabilities)") == pytest.approx(
+        expected.tolist(), abs=1e-4
+    )
     opened.locator(".maps canvas").nth(14).hover()
-    assert re.match(r"Convolution 2, map 3 of 16, row 1[23], column 1[23]: ", opened.inner_text("#about"))
+    assert re.match(
+        r"Convolution 2, map 3 of 16, row 1[23], column 1[23]: ", opened.inner_text("#about")
+    )
     filters = load_model().features[1][0].weight[2].detach().flatten()
-    assert opened.evaluate("Array.from(result.maps[1].filters.subarray(2 * 108, 3 * 108))") == pytest.approx(filters.tolist())
+    assert opened.evaluate(
+        "Array.from(result.maps[1].filters.subarray(2 * 108, 3 * 108))"
+    ) == pytest.approx(filters.tolist())
     for key in ["ArrowRight", "ArrowRight", *["Shift+ArrowDown"] * 9, *["Shift+ArrowRight"] * 9]:
         opened.locator(".maps").nth(6).press(key)
     about = opened.inner_text("#about")
-    assert about.startswith("Convolution 6, map 2 of 14, row 6, column 6: ") and "depends on 20\u00a0×\u00a020 pixels" in about
-    assert opened.locator("[aria-activedescendant]").count() == opened.locator("[aria-selected=true]").count() == 1
+    assert (
+        about.startswith("Convolution 6, map 2 of 14, row 6, column 6: ")
+        and "depends on 20\u00a0×\u00a020 pixels" in about
+    )
+    assert (
+        opened.locator("[aria-activedescendant]").count()
+        == opened.locator("[aria-selected=true]").count()
+        == 1
+    )
 
 
-@pytest.mark.parametrize("width, height", [(360, 740), (740, 360), (1000, 800), (1366, 620), (1600, 800)])
+@pytest.mark.parametrize(
+    "width, height", [(360, 740), (740, 360), (1000, 800), (1366, 620), (1600, 800)]
+)
 def test_the_page_fits_the_screen_and_shows_what_is_chosen(width, height, opened):
     opened.set_viewport_size({"width": width, "height": height})
     draw(opened, STROKES[3], 40, 30, 120, 140, 16)
@@ -230,9 +302,11 @@ def test_the_page_fits_the_screen_and_shows_what_is_chosen(width, height, opened
 
 
 def drop(tab, name, kind, content):
-    data = tab.evaluate_handle("([name, type, bytes]) => { const data = new DataTransfer();"
-                               "data.items.add(new File([Uint8Array.from(bytes)], name, {type})); return data; }",
-                               [name, kind, list(content)])
+    data = tab.evaluate_handle(
+        "([name, type, bytes]) => { const data = new DataTransfer();"
+        "data.items.add(new File([Uint8Array.from(bytes)], name, {type})); return data; }",
+        [name, kind, list(content)],
+    )
     tab.dispatch_event("body", "drop", {"dataTransfer": data})
 
 
@@ -243,7 +317,9 @@ def png(image):
 
 
 def wait_for(tab, line):
-    tab.wait_for_function(f"document.getElementById('prediction').textContent.startsWith({json.dumps(line)})")
+    tab.wait_for_function(
+        f"document.getElementById('prediction').textContent.startsWith({json.dumps(line)})"
+    )
 
 
 def test_pictures_are_read_however_they_come(opened, tmp_path):
@@ -259,15 +335,21 @@ def test_pictures_are_read_however_they_come(opened, tmp_path):
     drawn(7, 14).resize((1600, 1600)).rotate(90).save(tmp_path / "seven.jpg", exif=exif)
     opened.set_input_files("#file", tmp_path / "seven.jpg")
     wait_for(opened, "Prediction: 7 (")
-    opened.evaluate("""bytes => { const clipboardData = new DataTransfer();
+    opened.evaluate(
+        """bytes => { const clipboardData = new DataTransfer();
         clipboardData.items.add(new File([Uint8Array.from(bytes)], "two.png", {type: "image/png"}));
-        document.body.dispatchEvent(new ClipboardEvent("paste", {clipboardData, bubbles: true})); }""", list(png(drawn(2, 14))))
+        document.body.dispatchEvent(new ClipboardEvent("paste", {clipboardData, bubbles: true})); }""",
+        list(png(drawn(2, 14))),
+    )
     wait_for(opened, "Prediction: 2 (")
 
 
 def test_the_newest_input_wins(opened):
-    opened.evaluate("""bytes => { openPicture(new File([Uint8Array.from(bytes)], "three.png"));
-        document.querySelector("#random button").click(); }""", list(png(photo(drawn(3, 14)))))
+    opened.evaluate(
+        """bytes => { openPicture(new File([Uint8Array.from(bytes)], "three.png"));
+        document.querySelector("#random button").click(); }""",
+        list(png(photo(drawn(3, 14)))),
+    )
     opened.wait_for_timeout(500)
     assert opened.inner_text("#preparation").startswith("Test image ")
     opened.evaluate("""() => { drawing.setPointerCapture = () => {};
@@ -290,16 +372,27 @@ def test_clear_and_undo_end_a_stroke(opened):
         assert opened.get_attribute("#prediction", "aria-live") == "polite"
     draw(opened, STROKES[1], 40, 30, 120, 140, 16)
     one = opened.inner_text("#prediction")
-    opened.evaluate("document.body.dispatchEvent(new ClipboardEvent('paste', {clipboardData: new DataTransfer(), bubbles: true}))")
-    assert opened.inner_text("#prediction") == one and opened.inner_text("#preparation") == "That was not a picture."
+    opened.evaluate(
+        "document.body.dispatchEvent(new ClipboardEvent('paste', {clipboardData: new DataTransfer(), bubbles: true}))"
+    )
+    assert (
+        opened.inner_text("#prediction") == one
+        and opened.inner_text("#preparation") == "That was not a picture."
+    )
 
 
 def test_bad_input_ends_in_a_clear_line(opened):
     whole = png(drawn(4, 14))
-    for name, content, line in [("notes.txt", b"no image", "notes.txt is not an image that this browser can read."),
-                                ("half.png", whole[:len(whole) // 2], "half.png is not an image that this browser can read."),
-                                ("huge.png", png(Image.new("1", (10_000, 10_000), 1)), "The picture shows no ink"),
-                                ("blank.png", png(Image.new("L", (50, 50), 255)), "The picture shows no ink")]:
+    for name, content, line in [
+        ("notes.txt", b"no image", "notes.txt is not an image that this browser can read."),
+        (
+            "half.png",
+            whole[: len(whole) // 2],
+            "half.png is not an image that this browser can read.",
+        ),
+        ("huge.png", png(Image.new("1", (10_000, 10_000), 1)), "The picture shows no ink"),
+        ("blank.png", png(Image.new("L", (50, 50), 255)), "The picture shows no ink"),
+    ]:
         draw(opened, STROKES[1], 40, 30, 120, 140, 16)
         drop(opened, name, "image/png", content)
         wait_for(opened, line)
@@ -307,6 +400,8 @@ def test_bad_input_ends_in_a_clear_line(opened):
     draw(opened, [[(0, 0)]], 100, 100, 1, 1, 16)  # a dot
     assert read_digit_of(opened) in range(10)
     opened.click("#clear")
-    draw(opened, [[(k % 2, k / 40) for k in range(41)]], 5, 5, 190, 190, 32)  # a scribble over the whole canvas
+    draw(
+        opened, [[(k % 2, k / 40) for k in range(41)]], 5, 5, 190, 190, 32
+    )  # a scribble over the whole canvas
     assert opened.inner_text("#preparation").startswith("The ink, 200\u00a0×\u00a0200 pixels")
     assert read_digit_of(opened) in range(10)

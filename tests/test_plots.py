@@ -32,11 +32,17 @@ def field_by_autograd(layers, image):
 def test_receptive_fields_are_those_of_autograd(name):
     model, image = MODELS[name](), torch.rand(1, 28, 28)
     figure = plots.receptive_field(model, image)
-    layers = [copy.deepcopy(layer) for layer in model.modules() if isinstance(layer, (nn.Conv2d, nn.MaxPool2d))]
+    layers = [
+        copy.deepcopy(layer)
+        for layer in model.modules()
+        if isinstance(layer, (nn.Conv2d, nn.MaxPool2d))
+    ]
     for layer in layers:  # positive weights: no gradient cancels
         if isinstance(layer, nn.Conv2d):
             nn.init.ones_(layer.weight)
-    layers = [nn.AvgPool2d(2) if isinstance(layer, nn.MaxPool2d) else layer for layer in layers]  # a maximum passes one gradient
+    layers = [
+        nn.AvgPool2d(2) if isinstance(layer, nn.MaxPool2d) else layer for layer in layers
+    ]  # a maximum passes one gradient
     *panels, last = figure.axes
     for count, axes in enumerate(panels, 1):
         (box,) = axes.patches
@@ -48,15 +54,35 @@ def test_receptive_fields_are_those_of_autograd(name):
 
 
 def test_the_curves_say_where_their_axes_are_cut_off():
-    history = [{"epoch": epoch, "learning_rate": 10.0 ** -epoch, "train_loss": 1 / epoch, "test_loss": 2 / epoch,
-                "train_accuracy": accuracy, "test_accuracy": accuracy + 0.2}
-               for epoch, accuracy in enumerate([90, 98, 98.7, 99], 1)]
+    history = [
+        {
+            "epoch": epoch,
+            "learning_rate": 10.0**-epoch,
+            "train_loss": 1 / epoch,
+            "test_loss": 2 / epoch,
+            "train_accuracy": accuracy,
+            "test_accuracy": accuracy + 0.2,
+        }
+        for epoch, accuracy in enumerate([90, 98, 98.7, 99], 1)
+    ]
     loss, accuracy, rate = plots.curves(history, "validation").axes
-    assert [line.get_ydata().tolist() for line in loss.lines] == [[1, 1 / 2, 1 / 3, 1 / 4], [2, 1, 2 / 3, 1 / 2]]
-    assert [line.get_ydata().tolist() for line in accuracy.lines[:2]] == [[90, 98, 98.7, 99], [90.2, 98.2, 98.9, 99.2]]
+    assert [line.get_ydata().tolist() for line in loss.lines] == [
+        [1, 1 / 2, 1 / 3, 1 / 4],
+        [2, 1, 2 / 3, 1 / 2],
+    ]
+    assert [line.get_ydata().tolist() for line in accuracy.lines[:2]] == [
+        [90, 98, 98.7, 99],
+        [90.2, 98.2, 98.9, 99.2],
+    ]
     assert accuracy.get_ylabel() == "accuracy (%), above 98 %" and accuracy.get_ylim()[0] == 98
-    assert rate.lines[0].get_ydata().tolist() == [0.1, 0.01, 0.001, 0.0001] and rate.get_yscale() == "log"
-    assert plots.curves([{**epoch, "learning_rate": 0.1} for epoch in history]).axes[2].get_yscale() == "linear"
+    assert (
+        rate.lines[0].get_ydata().tolist() == [0.1, 0.01, 0.001, 0.0001]
+        and rate.get_yscale() == "log"
+    )
+    assert (
+        plots.curves([{**epoch, "learning_rate": 0.1} for epoch in history]).axes[2].get_yscale()
+        == "linear"
+    )
 
 
 def test_a_reliability_diagram_counts_by_hand():
@@ -65,15 +91,27 @@ def test_a_reliability_diagram_counts_by_hand():
     (axes,) = plots.reliability(confidences, correct).axes
     assert axes.lines[0].get_ydata() == pytest.approx([30, 53.5, 286 / 3])
     assert [bar.get_height() for bar in axes.patches] == pytest.approx([0, 50, 200 / 3])
-    assert [label.get_text() for label in axes.get_xticklabels()] == ["30–40\n1", "50–60\n2", "90–100\n3"]
+    assert [label.get_text() for label in axes.get_xticklabels()] == [
+        "30–40\n1",
+        "50–60\n2",
+        "90–100\n3",
+    ]
 
 
 def test_feature_maps_are_scaled_one_by_one():
     first, second = torch.randn(1, 3, 5, 5), torch.randn(1, 20, 4, 4)
-    one, two, wide, _ = plots.feature_maps({"a": first, "b": second}, {"a": 2 * first}, titles=["x", "y"]).axes
+    one, two, wide, _ = plots.feature_maps(
+        {"a": first, "b": second}, {"a": 2 * first}, titles=["x", "y"]
+    ).axes
     assert one.get_title("left") == "x\na: 3 × 5 × 5" and wide.get_title("left") == "b: 20 × 4 × 4"
-    for axes, row, column, channel in [(one, 1, 7, first[0, 1]), (two, 1, 1, first[0, 0]), (wide, 6, 11, second[0, 10])]:
-        tile = axes.images[0].get_array()[row:row + channel.shape[0], column:column + channel.shape[1]]
+    for axes, row, column, channel in [
+        (one, 1, 7, first[0, 1]),
+        (two, 1, 1, first[0, 0]),
+        (wide, 6, 11, second[0, 10]),
+    ]:
+        tile = axes.images[0].get_array()[
+            row : row + channel.shape[0], column : column + channel.shape[1]
+        ]
         expected = (channel - channel.min()) / (channel.max() - channel.min())
         assert np.abs(tile - expected.numpy()).max() < 1e-3
 
@@ -97,38 +135,65 @@ def test_histograms_are_numpys():
 
 def test_a_confusion_matrix_counts_by_hand():
     axes = plots.confusion(torch.tensor([7, 7, 7, 2]), torch.tensor([7, 1, 1, 2])).axes[0]
-    assert {(text.get_position(), text.get_text()) for text in axes.texts} == {((7, 7), "1"), ((1, 7), "2"), ((2, 2), "1")}
+    assert {(text.get_position(), text.get_text()) for text in axes.texts} == {
+        ((7, 7), "1"),
+        ((1, 7), "2"),
+        ((2, 2), "1"),
+    }
     assert axes.images[0].get_array()[7, 7] == 0
 
 
 def test_a_study_shows_every_seed_and_the_interval_of_each_difference():
     accuracies = {"a": [99.1, 99.2, 99.1], "b": [99.3, 99.3]}
-    left, right = figures.study(accuracies, {"b": (0.17, 0.1, 0.24)}, "validation accuracy (%)", "a").axes
+    left, right = figures.study(
+        accuracies, {"b": (0.17, 0.1, 0.24)}, "validation accuracy (%)", "a"
+    ).axes
     dots = [collection.get_offsets().tolist() for collection in left.collections]
     assert [[accuracy for accuracy, _ in row] for row in dots] == list(accuracies.values())
     assert all(len({*map(tuple, row)}) == len(row) for row in dots)  # none hides another
     (interval,) = right.collections
     assert right.lines[0].get_markerfacecolor() != "none"
     one_seed = {"a": (0.1, -np.inf, np.inf)}
-    assert figures.study({"a": [99.1]}, one_seed, "accuracy", "b").axes[1].lines[0].get_markerfacecolor() == "none"
+    assert (
+        figures.study({"a": [99.1]}, one_seed, "accuracy", "b")
+        .axes[1]
+        .lines[0]
+        .get_markerfacecolor()
+        == "none"
+    )
     assert [point.tolist() for point in interval.get_segments()[0]] == [[0.1, 1], [0.24, 1]]
 
 
 def test_the_steps_over_their_seeds():
     def history(*accuracies):
-        return [{"epoch": epoch, "test_accuracy": accuracy} for epoch, accuracy in enumerate(accuracies, 1)]
+        return [
+            {"epoch": epoch, "test_accuracy": accuracy}
+            for epoch, accuracy in enumerate(accuracies, 1)
+        ]
 
-    runs = {"one": [history(97, 98, 98.5), history(97, 99, 98.7)], "none": [], "two": [history(99, 99.3, 99.5)]}
+    runs = {
+        "one": [history(97, 98, 98.5), history(97, 99, 98.7)],
+        "none": [],
+        "two": [history(99, 99.3, 99.5)],
+    }
     whole, end = figures.steps(runs).axes
-    assert [line.get_ydata().tolist() for line in whole.lines[:2]] == [[97, 98.5, 98.6], [99, 99.3, 99.5]]
+    assert [line.get_ydata().tolist() for line in whole.lines[:2]] == [
+        [97, 98.5, 98.6],
+        [99, 99.3, 99.5],
+    ]
     assert "; one is below" in end.get_title() and "two" not in end.get_title()
-    assert [text.get_text() for text in whole.figure.legends[0].get_texts()] == ["one: 98.60 % (2 seeds)", "two: 99.50 % (1 seed)"]
+    assert [text.get_text() for text in whole.figure.legends[0].get_texts()] == [
+        "one: 98.60 % (2 seeds)",
+        "two: 99.50 % (1 seed)",
+    ]
     figures.steps({"none": []})
 
 
 def test_what_a_parameter_is_worth_is_drawn_at_its_number():
     accuracies = {"1,048": [98.0, 98.2], "7,946": [99.5]}
-    (axes,) = figures.worth(accuracies, "parameters", "test accuracy (%)", {"others": (3_762, 99.52)}).axes
+    (axes,) = figures.worth(
+        accuracies, "parameters", "test accuracy (%)", {"others": (3_762, 99.52)}
+    ).axes
     points = {tuple(point) for line in axes.lines for point in line.get_xydata().tolist()}
     assert {(1048, 98.0), (1048, 98.2), (1048, 98.1), (7946, 99.5), (3762, 99.52)} <= points
     assert len(axes.figure.legends[0].get_texts()) == 3

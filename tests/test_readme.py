@@ -23,7 +23,7 @@ def test_report_check_passes(cli):
 def altered(text, start):
     """The text with the first digit after `start` changed."""
     position = re.compile(r"\d").search(text, start).start()
-    return text[:position] + str((int(text[position]) + 1) % 10) + text[position + 1:]
+    return text[:position] + str((int(text[position]) + 1) % 10) + text[position + 1 :]
 
 
 def test_check_names_every_part_and_picture_that_was_altered(tmp_path, monkeypatch):
@@ -42,7 +42,11 @@ def test_check_names_every_part_and_picture_that_was_altered(tmp_path, monkeypat
         picture = f"images/{name}.png"
         Image.open(report.ROOT / picture).save(tmp_path / picture)  # without the digest of its data
         expected.append(picture)
-    monkeypatch.setattr(report, "PARTS", {tmp_path / path.relative_to(report.ROOT): parts for path, parts in report.PARTS.items()})
+    monkeypatch.setattr(
+        report,
+        "PARTS",
+        {tmp_path / path.relative_to(report.ROOT): parts for path, parts in report.PARTS.items()},
+    )
     monkeypatch.setattr(report, "IMAGES", tmp_path / "images")
     notebooks = {step: report.notebook_path(step) for step in report.STEPS}
     monkeypatch.setattr(report, "notebook_path", notebooks.get)
@@ -77,8 +81,12 @@ def test_links_and_pictures_resolve(path):
             linked = path.parent / file if file else path
             assert linked.exists(), target
             if heading:
-                headings = {re.sub(r"[^\w\- ]", "", line.lower()).replace(" ", "-")
-                            for line in re.findall(r"^#+ (.*)$", linked.read_text(encoding="utf-8"), re.MULTILINE)}
+                headings = {
+                    re.sub(r"[^\w\- ]", "", line.lower()).replace(" ", "-")
+                    for line in re.findall(
+                        r"^#+ (.*)$", linked.read_text(encoding="utf-8"), re.MULTILINE
+                    )
+                }
                 assert heading in headings, target
 
 
@@ -87,7 +95,18 @@ def test_numbers_stay_on_one_line_with_their_units_and_commands_are_short(path):
     code = re.findall(r"```.*?```", TEXTS[path], re.DOTALL)
     prose = re.sub(r"```.*?```|`[^`]*`", "", TEXTS[path], flags=re.DOTALL)
     assert re.findall(r"\d (?:%|pp\b)|\d ± \d", prose) == []
-    assert max((len(line) for block in code if block.startswith("```bash") for line in block.splitlines()), default=0) <= 110
+    assert (
+        max(
+            (
+                len(line)
+                for block in code
+                if block.startswith("```bash")
+                for line in block.splitlines()
+            ),
+            default=0,
+        )
+        <= 110
+    )
 
 
 def test_the_readme_is_short_and_every_picture_is_generated_and_shown():
@@ -102,14 +121,20 @@ def test_the_log_is_what_training_printed(results, capsys, monkeypatch):
     monkeypatch.setenv("MNIST_REDUCED", "1")
     _, record = run(BASIC)
     printed = capsys.readouterr().out.split("\n")
-    for ours, line in zip(report.log(record).splitlines(), [line.split("\r")[-1] for line in printed[:-1]], strict=True):
-        assert ours.split("[")[0] == line.split("[")[0]  # except the times, which the bar measures itself
+    for ours, line in zip(
+        report.log(record).splitlines(),
+        [line.split("\r")[-1] for line in printed[:-1]],
+        strict=True,
+    ):
+        assert (
+            ours.split("[")[0] == line.split("[")[0]
+        )  # except the times, which the bar measures itself
 
 
 def examples(heading):
     """The Python examples below a heading of the README."""
-    section = TEXT[TEXT.index(heading):]
-    return re.findall(r"```python\n(.*?)```", section[:section.index("\n## ")], re.DOTALL)
+    section = TEXT[TEXT.index(heading) :]
+    return re.findall(r"```python\n(.*?)```", section[: section.index("\n## ")], re.DOTALL)
 
 
 def test_make_it_your_own_works_as_it_stands(results, monkeypatch, capsys):
@@ -118,18 +143,28 @@ def test_make_it_your_own_works_as_it_stands(results, monkeypatch, capsys):
     monkeypatch.setitem(MODELS, "TinyNet", None)  # removed again after the test
     scope = {}
     exec(script, scope)
-    assert scope["record"]["recipe"]["model"] == "TinyNet" and "Test set: " in capsys.readouterr().out
+    assert (
+        scope["record"]["recipe"]["model"] == "TinyNet" and "Test set: " in capsys.readouterr().out
+    )
 
 
 def test_the_trained_network_is_one_line():
     (line,) = re.findall(r"^from src import load_model\nmodel = .*$", TEXT, re.MULTILINE)
     scope = {}
     exec(line, scope)
-    assert scope["model"](torch.zeros(2, 1, 28, 28)).shape == (2, 10) and not scope["model"].training
+    assert (
+        scope["model"](torch.zeros(2, 1, 28, 28)).shape == (2, 10) and not scope["model"].training
+    )
 
 
 def test_the_core_does_not_import_the_evidence():
     for path in (report.ROOT / "src").glob("*.py"):
-        imported = {f"{getattr(node, 'module', None) or ''}.{name.name}" for node in ast.walk(ast.parse(path.read_text()))
-                    if isinstance(node, (ast.Import, ast.ImportFrom)) for name in node.names}
-        assert path.name == "__main__.py" or not any("evidence" in name for name in imported), path.name
+        imported = {
+            f"{getattr(node, 'module', None) or ''}.{name.name}"
+            for node in ast.walk(ast.parse(path.read_text()))
+            if isinstance(node, (ast.Import, ast.ImportFrom))
+            for name in node.names
+        }
+        assert path.name == "__main__.py" or not any("evidence" in name for name in imported), (
+            path.name
+        )

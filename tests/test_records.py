@@ -21,8 +21,11 @@ def small_disk(tmp_path, monkeypatch):
     disk.mkdir()
 
     def mount(*options: str) -> None:
-        mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", ",".join(["size=64k", *options]), "tmpfs", str(disk)],
-                                 capture_output=True, text=True)
+        mounted = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", ",".join(["size=64k", *options]), "tmpfs", str(disk)],
+            capture_output=True,
+            text=True,
+        )
         if mounted.returncode:
             pytest.skip(f"a file system may not be mounted here: {mounted.stderr.strip()}")
         monkeypatch.setattr(records, "RESULTS", disk / "results")
@@ -32,7 +35,13 @@ def small_disk(tmp_path, monkeypatch):
 
 
 def record(seed, name="a", **recipe):
-    return {"recipe": {"name": name, **recipe}, "seed": seed, "device": "cpu", "fingerprint": "0", "history": [seed]}
+    return {
+        "recipe": {"name": name, **recipe},
+        "seed": seed,
+        "device": "cpu",
+        "fingerprint": "0",
+        "history": [seed],
+    }
 
 
 def seeds():
@@ -47,10 +56,15 @@ def test_a_repeated_run_replaces_its_record():
 
 
 def test_processes_that_save_at_once_lose_and_duplicate_nothing(results):
-    code = ("import sys; from pathlib import Path; from src import records; records.RESULTS = Path(sys.argv[1])\n"
-            "for seed in range(int(sys.argv[2]), int(sys.argv[2]) + 10):\n"
-            "    records.save_record('runs', {'recipe': {}, 'seed': seed, 'device': 'cpu', 'fingerprint': '0', 'history': []})")
-    processes = [subprocess.Popen([sys.executable, "-c", code, str(results), str(10 * number)]) for number in range(4)]
+    code = (
+        "import sys; from pathlib import Path; from src import records; records.RESULTS = Path(sys.argv[1])\n"
+        "for seed in range(int(sys.argv[2]), int(sys.argv[2]) + 10):\n"
+        "    records.save_record('runs', {'recipe': {}, 'seed': seed, 'device': 'cpu', 'fingerprint': '0', 'history': []})"
+    )
+    processes = [
+        subprocess.Popen([sys.executable, "-c", code, str(results), str(10 * number)])
+        for number in range(4)
+    ]
     assert [process.wait() for process in processes] == [0] * 4
     assert sorted(seeds()) == list(range(40))
     assert len((results / "runs.jsonl").read_text().splitlines()) == 40
@@ -70,10 +84,16 @@ def test_a_truncated_last_line_costs_only_its_own_run(results, capsys):
 
 
 @settings(max_examples=60, deadline=None)
-@given(strategies.binary() | strategies.recursive(
-    strategies.none() | strategies.integers() | strategies.text(),
-    lambda inner: strategies.lists(inner) | strategies.dictionaries(strategies.sampled_from(list(record(1))), inner),
-).map(lambda value: json.dumps(value).encode()))
+@given(
+    strategies.binary()
+    | strategies.recursive(
+        strategies.none() | strategies.integers() | strategies.text(),
+        lambda inner: (
+            strategies.lists(inner)
+            | strategies.dictionaries(strategies.sampled_from(list(record(1))), inner)
+        ),
+    ).map(lambda value: json.dumps(value).encode())
+)
 def test_other_records_are_read_whatever_a_line_contains(line):
     whole = json.dumps(record(1)).encode()
     (records.RESULTS / "runs.jsonl").write_bytes(whole + b"\n" + line)
@@ -90,7 +110,10 @@ def test_a_full_disk_loses_no_record(small_disk):
     assert {path.name for path in records.RESULTS.iterdir()} <= {"runs.jsonl", ".lock"}
 
 
-@pytest.mark.parametrize("options, reason", [(["ro"], "Read-only file system"), (["nr_inodes=1"], "No space left on device")])
+@pytest.mark.parametrize(
+    "options, reason",
+    [(["ro"], "Read-only file system"), (["nr_inodes=1"], "No space left on device")],
+)
 def test_a_run_trains_even_if_nothing_can_be_written(options, reason, small_disk, tiny, capsys):
     small_disk(*options)
     _, made = run(replace(tiny, epochs=2), progress=False)

@@ -48,8 +48,10 @@ def test_training_equals_the_plain_loop(mnist):
 
 def test_the_loops_take_an_ordinary_dataloader(mnist, capsys):
     (images, labels), (test_images, test_labels) = mnist
-    loaders = [DataLoader(TensorDataset(normalize(x[:500]), y[:500]), 100) for x, y in
-               [(images, labels), (test_images, test_labels)]]
+    loaders = [
+        DataLoader(TensorDataset(normalize(x[:500]), y[:500]), 100)
+        for x, y in [(images, labels), (test_images, test_labels)]
+    ]
     torch.manual_seed(1)
     model = BasicNet()
     history = fit(model, CPU, *loaders, optimizer_of(model), epochs=2)
@@ -75,16 +77,23 @@ def test_evaluation_equals_a_direct_count(mnist):
 
 def test_step_scheduler_goes_by_epochs_and_one_cycle_by_batches(mnist):
     (images, labels), (test_images, test_labels) = mnist
-    loader, test_loader = Loader(images[:400], labels[:400], 100), Loader(test_images[:100], test_labels[:100])
+    loader, test_loader = (
+        Loader(images[:400], labels[:400], 100),
+        Loader(test_images[:100], test_labels[:100]),
+    )
     model = BasicNet()
 
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
     scheduler = torch.optim.lr_scheduler.StepLR(optimizer, step_size=2, gamma=0.1)
-    history = fit(model, CPU, loader, test_loader, optimizer, 3, scheduler=scheduler, progress=False)
+    history = fit(
+        model, CPU, loader, test_loader, optimizer, 3, scheduler=scheduler, progress=False
+    )
     assert [epoch["learning_rate"] for epoch in history] == pytest.approx([1, 1, 0.1])
     assert optimizer.param_groups[0]["lr"] == pytest.approx(0.1)
 
-    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.1, total_steps=8, pct_start=0.25)
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, max_lr=0.1, total_steps=8, pct_start=0.25
+    )
     fit(model, CPU, loader, test_loader, optimizer, 2, scheduler=scheduler, progress=False)
     assert scheduler.last_epoch == 8
 
@@ -93,11 +102,20 @@ def test_the_averaged_model_is_the_one_tested(mnist):
     (images, labels), (test_images, test_labels) = mnist
     torch.manual_seed(1)
     model = RegularizedNet()
-    averaged = torch.optim.swa_utils.AveragedModel(model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.9),
-                                                   use_buffers=True)
+    averaged = torch.optim.swa_utils.AveragedModel(
+        model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.9), use_buffers=True
+    )
     test_loader = Loader(test_images[:1000], test_labels[:1000])
-    history = fit(model, CPU, Loader(images[:1000], labels[:1000], 100), test_loader, optimizer_of(model), 1,
-                  averaged=averaged, progress=False)
+    history = fit(
+        model,
+        CPU,
+        Loader(images[:1000], labels[:1000], 100),
+        test_loader,
+        optimizer_of(model),
+        1,
+        averaged=averaged,
+        progress=False,
+    )
     tested = history[0]["test_loss"]
     assert tested == evaluate(averaged.module, CPU, test_loader, progress=False)[0]
     assert tested != evaluate(model, CPU, test_loader, progress=False)[0]
@@ -107,21 +125,45 @@ def test_300_steps_reach_95_percent(mnist):
     (images, labels), (test_images, test_labels) = mnist
     torch.manual_seed(1)
     model = AugmentedNet()
-    loader = Loader(images[:19_200], labels[:19_200], 64, generator=torch.Generator().manual_seed(1),
-                    augment=RandomAffine(**AUGMENTATION.augmentation))
-    history = fit(model, CPU, loader, Loader(test_images[:2000], test_labels[:2000]), optimizer_of(model), 1, progress=False)
+    loader = Loader(
+        images[:19_200],
+        labels[:19_200],
+        64,
+        generator=torch.Generator().manual_seed(1),
+        augment=RandomAffine(**AUGMENTATION.augmentation),
+    )
+    history = fit(
+        model,
+        CPU,
+        loader,
+        Loader(test_images[:2000], test_labels[:2000]),
+        optimizer_of(model),
+        1,
+        progress=False,
+    )
     assert history[0]["test_accuracy"] >= 95
 
 
 def test_precision_is_as_asked_or_refused():
-    assert pick_precision(CPU, "float32") == "float32" and pick_precision(CPU, "bfloat16") == "bfloat16"
+    assert (
+        pick_precision(CPU, "float32") == "float32"
+        and pick_precision(CPU, "bfloat16") == "bfloat16"
+    )
     assert pick_precision(CPU) in ("float32", "bfloat16")
     with pytest.raises(ValueError, match="'half'"):
         pick_precision(CPU, "half")
 
 
-RECIPES = [BASIC, REGULARIZATION, AUGMENTATION, replace(REGULARIZATION, name="dropout", model_args={"dropout": 0.1}),
-           *(replace(AUGMENTATION, name=precision, precision=precision) for precision in ("float32", "bfloat16"))]
+RECIPES = [
+    BASIC,
+    REGULARIZATION,
+    AUGMENTATION,
+    replace(REGULARIZATION, name="dropout", model_args={"dropout": 0.1}),
+    *(
+        replace(AUGMENTATION, name=precision, precision=precision)
+        for precision in ("float32", "bfloat16")
+    ),
+]
 
 
 @pytest.mark.parametrize("experiment", RECIPES, ids=lambda experiment: experiment.name)
@@ -130,8 +172,10 @@ def test_the_same_seed_gives_the_same_run_bit_for_bit(experiment, results, monke
 
     def outcome(seed):
         model, record = run(experiment, seed, progress=False)
-        return ([{**epoch, "seconds": None} for epoch in record["history"]],
-                [value.tolist() for value in model.state_dict().values()])
+        return (
+            [{**epoch, "seconds": None} for epoch in record["history"]],
+            [value.tolist() for value in model.state_dict().values()],
+        )
 
     first, again, other = outcome(3), outcome(3), outcome(4)
     assert first == again

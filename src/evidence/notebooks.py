@@ -27,7 +27,9 @@ def execute_notebooks() -> None:
             execute = ExecutePreprocessor(timeout=None, coalesce_streams=True, record_timing=False)
             execute.preprocess(notebook, {"metadata": {"path": path.parent}})
         except CellExecutionError as error:
-            raise RuntimeError(f"{path.name}: {error.ename}: {(error.evalue.splitlines() or [''])[0]}") from error
+            raise RuntimeError(
+                f"{path.name}: {error.ename}: {(error.evalue.splitlines() or [''])[0]}"
+            ) from error
         if not smoke_test_epochs():
             with atomic_write(path) as temporary:
                 nbformat.write(notebook, temporary)

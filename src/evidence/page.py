@@ -24,10 +24,16 @@ def _texts() -> dict[str, str]:
     """What is filled in for the names in double braces, except the data."""
     records = step_3_records()
     found = summary(records)
-    return {**{path.name: path.read_text(encoding="utf-8").strip() for path in PARTS.iterdir()
-               if path.suffix in (".html", ".css", ".js")},
-            "parameters": f"{count_parameters(AugmentedNet()):,}", "seeds": str(len(trained(records))),
-            "accuracy": keep_numbers_together(f"{found['test']} %{found['note']}")}
+    return {
+        **{
+            path.name: path.read_text(encoding="utf-8").strip()
+            for path in PARTS.iterdir()
+            if path.suffix in (".html", ".css", ".js")
+        },
+        "parameters": f"{count_parameters(AugmentedNet()):,}",
+        "seeds": str(len(trained(records))),
+        "accuracy": keep_numbers_together(f"{found['test']} %{found['note']}"),
+    }
 
 
 def make() -> str:
@@ -39,12 +45,18 @@ def make() -> str:
     random = torch.randperm(len(images), generator=torch.Generator().manual_seed(1))[:20].tolist()
     chosen = [*random, *wrong]
     sprite = io.BytesIO()
-    Image.fromarray(np.uint8(images[chosen].mul(255).round().view(-1, 28).numpy())).save(sprite, "PNG", optimize=True)
-    data = {"network": {"layers": layers, "mean": MEAN, "std": STD},
-            "weights": base64.b64encode(weights.astype("<f4").tobytes()).decode(),
-            "sprite": base64.b64encode(sprite.getvalue()).decode(),
-            "images": [{"index": index, "label": labels[index].item(), "wrong": position >= len(random)}
-                       for position, index in enumerate(chosen)]}
+    Image.fromarray(np.uint8(images[chosen].mul(255).round().view(-1, 28).numpy())).save(
+        sprite, "PNG", optimize=True
+    )
+    data = {
+        "network": {"layers": layers, "mean": MEAN, "std": STD},
+        "weights": base64.b64encode(weights.astype("<f4").tobytes()).decode(),
+        "sprite": base64.b64encode(sprite.getvalue()).decode(),
+        "images": [
+            {"index": index, "label": labels[index].item(), "wrong": position >= len(random)}
+            for position, index in enumerate(chosen)
+        ],
+    }
     texts = {**_texts(), "data": json.dumps(data)}
     return re.sub(r"{{([\w.]+)}}", lambda match: texts[match[1]], texts["index.html"]) + "\n"
 
