@@ -23,4 +23,4 @@ test: .venv/installed
 clean:
 	rm -rf .venv .pytest_cache .ruff_cache .hypothesis Notebooks/.ipynb_checkpoints
 	rm -rf src/__pycache__ src/evidence/__pycache__ tests/__pycache__
-	rm -rf results/.lock results/.checkpoints results/local.jsonl *.onnx
+	rm -rf results/.lock results/.checkpoints results/local.jsonl

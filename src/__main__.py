@@ -63,9 +63,9 @@ def bench(args: argparse.Namespace) -> None:
 
 
 def predict(args: argparse.Namespace) -> None:
-    from .digits import predict
+    from .demo.digits import read_files
 
-    results, errors = predict(args.image, args.show)
+    results, errors = read_files(args.image, args.show)
     lines = [
         f"{result['file']}  {result['digit']}  {result['confidence']:.1%}  then {result['runner_up']} "
         f"({result['probabilities'][result['runner_up']]:.1%})"
@@ -77,12 +77,6 @@ def predict(args: argparse.Namespace) -> None:
         raise RuntimeError("\n".join(errors))
 
 
-def export(args: argparse.Namespace) -> None:
-    from .digits import export
-
-    print(f"{args.file}: log-probabilities within {export(args.file):.1g} of PyTorch's")
-
-
 def notebooks(args: argparse.Namespace) -> None:
     from .evidence.notebooks import execute_notebooks
 
@@ -90,9 +84,9 @@ def notebooks(args: argparse.Namespace) -> None:
 
 
 def page(args: argparse.Namespace) -> None:
-    from .evidence.page import write
+    from .evidence.report import write_page
 
-    write()
+    write_page()
 
 
 def report(args: argparse.Namespace) -> None:
@@ -211,18 +205,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         metavar="PICTURE",
         type=Path,
         help="draw each input of the network, with its predictions",
-    )
-
-    command = add(
-        export,
-        "write the trained network as ONNX, including the normalisation, and check it with onnxruntime",
-    )
-    command.add_argument(
-        "file",
-        nargs="?",
-        default=Path("mnist.onnx"),
-        type=Path,
-        help="output (default: mnist.onnx)",
     )
 
     add(notebooks, "execute the three notebooks in place with nbconvert")

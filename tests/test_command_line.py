@@ -1,7 +1,5 @@
 """The command line says what it does, does it, and refuses what it cannot do."""
 
-import sys
-
 import pytest
 
 from src import __main__, experiments
@@ -10,7 +8,7 @@ from src import __main__, experiments
 @pytest.mark.parametrize(
     "words, expected",
     [
-        ([], ["train", "study", "bench", "predict", "export", "notebooks", "report"]),
+        ([], ["train", "study", "bench", "predict", "notebooks", "report"]),
         (
             ["train"],
             ["basic,regularization,augmentation", "--seed", "--epochs", "--fresh", "--device"],
@@ -18,7 +16,6 @@ from src import __main__, experiments
         (["study"], ["--list", "--seeds", "--jobs", "--backend", "--scheduler", "--device"]),
         (["bench"], ["basic, regularization, augmentation", "--turns", "--quick", "--device"]),
         (["predict"], ["image", "--json", "--show"]),
-        (["export"], ["mnist.onnx"]),
         (["notebooks"], ["nbconvert"]),
         (["report"], ["--check"]),
     ],
@@ -103,12 +100,6 @@ def test_wrong_use_is_one_clear_line(cli, words, status, message):
         and message in done.err.splitlines()[-1]
         and "Traceback" not in done.err
     )
-
-
-def test_a_missing_optional_package_is_one_clear_line(cli, monkeypatch, tmp_path):
-    monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    done = cli("export", tmp_path / "mnist.onnx")
-    assert done.status == 1 and "onnxruntime" in done.err and len(done.err.splitlines()) == 1
 
 
 def test_steps_are_those_of_the_experiments():

@@ -1,4 +1,4 @@
-"""The trained network in use: digits that are not MNIST's, of several fonts and hands, in image files as people have them; ONNX."""
+"""The trained network in use: digits that are not MNIST's, of several fonts and hands, in image files as people have them."""
 
 import json
 import os
@@ -12,8 +12,8 @@ from drawings import drawn, photo, typed
 from hypothesis import given, settings, strategies
 from PIL import Image, ImageDraw, ImageOps
 
-from src.data import Loader, normalize
-from src.digits import export, predict, read_digit
+from src.data import Loader
+from src.demo.digits import read_digit, read_files
 from src.evidence.analysis import seed1_record
 from src.experiments import STEPS, load_model, weights_path
 from src.training import test as evaluate
@@ -57,7 +57,7 @@ def test_digits_of_several_fonts_and_hands_are_read(form, tmp_path):
         for digit in range(10):
             paths.append(tmp_path / f"{digit}-{name}.png")
             FORMS[form](write(digit)).save(paths[-1], compress_level=1)
-    results, faults = predict(paths)
+    results, faults = read_files(paths)
     assert faults == [] and len(results) == len(paths)
     wrong = [
         Path(result["file"]).stem
@@ -113,7 +113,7 @@ def test_what_cannot_be_read_is_one_clear_line(content, reason, tmp_path):
             "clear": Image.new("RGBA", (50, 50)),
             "pixel": Image.new("L", (1, 1)),
         }[content].save(path)
-    results, (fault,) = predict([path, good])
+    results, (fault,) = read_files([path, good])
     assert [result["digit"] for result in results] == [3]
     assert str(path) in fault and reason in fault and "\n" not in fault
 
@@ -220,20 +220,3 @@ def test_an_unknown_step_is_refused():
         match="unknown step 'augmented': choose one of basic, regularization, augmentation",
     ):
         load_model("augmented")
-
-
-def test_the_exported_network_agrees_with_pytorch(mnist, tmp_path):
-    onnxruntime = pytest.importorskip("onnxruntime")
-    pytest.importorskip("onnxscript")
-    _, (images, _) = mnist
-    assert export(tmp_path / "mnist.onnx") <= 1e-5
-    assert [path.name for path in tmp_path.iterdir()] == ["mnist.onnx"]
-    session = onnxruntime.InferenceSession(
-        tmp_path / "mnist.onnx", providers=["CPUExecutionProvider"]
-    )
-    for count in (1, 300):
-        (found,) = session.run(["log_probabilities"], {"images": images[:count].numpy()})
-        with torch.no_grad():
-            torch.testing.assert_close(
-                torch.from_numpy(found), load_model()(normalize(images[:count])), rtol=0, atol=1e-5
-            )

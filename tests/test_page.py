@@ -13,8 +13,10 @@ from PIL import Image, ImageOps
 from py_mini_racer import MiniRacer
 
 from src.data import MEAN, STD, normalize
-from src.digits import Classifier, layers_and_weights, read_digit
-from src.evidence import page
+from src.demo import page
+from src.demo.digits import Classifier, read_digit
+from src.demo.page import layers_and_weights
+from src.evidence.report import page_numbers
 from src.experiments import load_model
 
 BROWSER = next(
@@ -120,8 +122,8 @@ def test_a_picture_is_prepared_as_in_digits_py(image, javascript, tmp_path):
 
 
 def test_the_page_is_small_complete_and_the_same_every_time():
-    text = page.make()
-    assert text == page.make() and page.is_current()
+    text = page.make(page_numbers())
+    assert text == page.make(page_numbers()) and page.is_current(page_numbers())
     assert len(text.encode()) <= 120_000 and "{{" not in text
     assert re.findall(r"(?:src|href)=\"(?!data:,|\.\./README\.md)", text) == []
 
@@ -131,7 +133,7 @@ def test_an_altered_page_is_not_current(part, tmp_path, monkeypatch):
     before, _, after = page.PAGE.read_text(encoding="utf-8").partition(part)
     monkeypatch.setattr(page, "PAGE", tmp_path / "index.html")
     page.PAGE.write_text(before + part + "AAAA" + after[4:], encoding="utf-8")
-    assert not page.is_current()
+    assert not page.is_current(page_numbers())
 
 
 @pytest.fixture(scope="module")

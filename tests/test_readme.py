@@ -7,7 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from src.evidence import page, report
+from src.demo import page
+from src.evidence import report
 from src.experiments import BASIC, run
 from src.models import MODELS
 
@@ -52,7 +53,9 @@ def test_check_names_every_part_and_picture_that_was_altered(tmp_path, monkeypat
     monkeypatch.setattr(report, "notebook_path", notebooks.get)
     monkeypatch.setattr(report, "ROOT", tmp_path)
     monkeypatch.setattr(page, "PAGE", tmp_path / "index.html")
-    page.PAGE.write_text(page.make().replace('content="', 'content="0'), encoding="utf-8")
+    page.PAGE.write_text(
+        page.make(report.page_numbers()).replace('content="', 'content="0'), encoding="utf-8"
+    )
     expected.append("docs/index.html")
     assert [fault.split(" does not")[0] for fault in report.check()] == expected
 

@@ -1,10 +1,9 @@
-"""The trained network in use: image files in, digits out; and its export as ONNX.
+"""The trained network in use: image files in, digits out.
 
 Images are prepared as MNIST's were: "size normalized to fit in a 20x20 pixel box while preserving their aspect ratio", and centred
 in 28 × 28 "by computing the center of mass of the pixels" (http://yann.lecun.com/exdb/mnist/). Ink detection is our own.
 """
 
-import copy
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -13,17 +12,15 @@ import torch
 from PIL import Image, ImageFilter, ImageOps
 from torch import nn
 
-from . import plots
-from .data import normalize
-from .experiments import load_model
-from .models import count_parameters
-from .records import atomic_write
+from .. import plots
+from ..data import normalize
+from ..experiments import load_model
 
 MAX_SIZE = 200  # pixels: larger images are reduced to this size first
 MIN_CONTRAST = 0.1  # between ink and paper, as a fraction of the range from black to white
 
 
-def predict(paths: Iterable[str], picture: Path | None = None) -> tuple[list[dict], list[str]]:
+def read_files(paths: Iterable[str], picture: Path | None = None) -> tuple[list[dict], list[str]]:
     """Classify the digit in each image file; returns the results, and one line for each file that cannot be read.
 
     A result holds `file`, `digit`, `confidence`, `runner_up` (the second most probable digit) and all ten `probabilities`.
@@ -157,75 +154,3 @@ def _normalize_size(ink: np.ndarray) -> torch.Tensor:
     digit = torch.zeros(1, 28, 28)
     digit[0, top : top + small.shape[0], left : left + small.shape[1]] = torch.from_numpy(small)
     return digit
-
-
-def layers_and_weights() -> tuple[list[dict], np.ndarray]:
-    """The trained network as plain data, for a forward pass without PyTorch: its layers, and all weights in their order, float32.
-
-    A convolution has its filters, then a factor and a shift for each channel, which apply after its ReLU and hold the batch
-    normalisation; the linear layer has its matrix, then its bias.
-    """
-    model, layers, weights, size = load_model(), [], [], 28
-    for part in [*model.features, model.classifier]:
-        if isinstance(part, nn.Sequential):
-            convolution, _, norm = part
-            factor = norm.weight / (norm.running_var + norm.eps).sqrt()
-            weights += [convolution.weight, factor, norm.bias - norm.running_mean * factor]
-            kernel, padding = convolution.kernel_size[0], convolution.padding[0]
-            size += 2 * padding - kernel + 1
-            number = 1 + sum(layer.get("kernel", 1) > 1 for layer in layers)
-            name = f"Convolution {number}" if kernel > 1 else "1 × 1 convolution"
-            layers.append(
-                {
-                    "type": "convolution",
-                    "name": name,
-                    "out": convolution.out_channels,
-                    "kernel": kernel,
-                    "padding": padding,
-                    "size": size,
-                    "parameters": count_parameters(part),
-                }
-            )
-        elif isinstance(part, nn.MaxPool2d):
-            size //= 2
-            layers.append({"type": "max pool"})
-    layers.append({"type": "average and linear", "parameters": count_parameters(model.classifier)})
-    weights += [model.classifier.weight, model.classifier.bias]
-    return layers, torch.cat([weight.detach().flatten() for weight in weights]).numpy()
-
-
-def export(path: Path) -> float:
-    """Write the classifier as ONNX and check it: returns the largest difference from PyTorch's log-probabilities in float64.
-
-    Input `images` and output `log_probabilities` hold any number of images. Raises RuntimeError if the difference exceeds 1e-5,
-    ImportError if onnxscript or onnxruntime is missing; no file is written then.
-    """
-    import onnxruntime
-    import onnxscript  # noqa: F401, needed by torch.onnx.export
-
-    model, images = (
-        Classifier().eval(),
-        torch.rand(16, 1, 28, 28, generator=torch.Generator().manual_seed(1)),
-    )
-    with atomic_write(path) as temporary:
-        torch.onnx.export(
-            model,
-            (images,),
-            temporary,
-            input_names=["images"],
-            output_names=["log_probabilities"],
-            verbose=False,
-            dynamic_shapes={"images": {0: torch.export.Dim("count")}},
-            dynamo=True,
-            external_data=False,
-        )
-        session = onnxruntime.InferenceSession(temporary, providers=["CPUExecutionProvider"])
-        exact, difference = copy.deepcopy(model).double(), 0.0
-        for batch in (images, images[:1]):
-            with torch.no_grad():
-                expected = exact(batch.double())
-            (actual,) = session.run(None, {"images": batch.numpy()})
-            difference = max(difference, (torch.from_numpy(actual) - expected).abs().max().item())
-        if difference > 1e-5:
-            raise RuntimeError(f"the exported network differs from PyTorch's by {difference:.1g}")
-    return difference

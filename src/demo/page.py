@@ -1,0 +1,122 @@
+"""docs/index.html, where one draws a digit: one file, made from `page/`, with the network in it."""
+
+import base64
+import io
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+
+from ..data import MEAN, STD, load_mnist
+from ..experiments import load_model
+from ..models import AugmentedNet, count_parameters
+from ..records import atomic_write
+from .digits import Classifier
+
+PARTS = Path(__file__).parent / "page"
+PAGE = Path(__file__).parent.parent.parent / "docs" / "index.html"
+TIE = 1e-3  # difference of the two highest log-probabilities that another processor may reverse
+
+
+def make(numbers: Mapping[str, str]) -> str:
+    """The page: its parts, the weights, 20 test images at random, and those that it misclassifies.
+
+    `numbers` are texts for the names in double braces: `accuracy` (%) over so many `seeds`.
+    """
+    layers, weights = layers_and_weights()
+    _, (images, labels) = load_mnist()
+    wrong = (_log_probabilities(images).argmax(dim=1) != labels).nonzero().flatten().tolist()
+    random = torch.randperm(len(images), generator=torch.Generator().manual_seed(1))[:20].tolist()
+    chosen = [*random, *wrong]
+    sprite = io.BytesIO()
+    column = np.uint8(images[chosen].mul(255).round().view(-1, 28).numpy())
+    Image.fromarray(column).save(sprite, "PNG", optimize=True)
+    data = {
+        "network": {"layers": layers, "mean": MEAN, "std": STD},
+        "weights": base64.b64encode(weights.astype("<f4").tobytes()).decode(),
+        "sprite": base64.b64encode(sprite.getvalue()).decode(),
+        "images": [
+            {"index": index, "label": labels[index].item(), "wrong": position >= len(random)}
+            for position, index in enumerate(chosen)
+        ],
+    }
+    texts = {path.name: path.read_text(encoding="utf-8").strip() for path in PARTS.glob("*.*")}
+    texts |= {**numbers, "parameters": f"{count_parameters(AugmentedNet()):,}"}
+    texts["data"] = json.dumps(data)
+    return re.sub(r"{{([\w.]+)}}", lambda match: texts[match[1]], texts["index.html"]) + "\n"
+
+
+def write(numbers: Mapping[str, str]) -> None:
+    """Write `docs/index.html`; see `make` for the `numbers`."""
+    with atomic_write(PAGE) as temporary:
+        temporary.write_text(make(numbers), encoding="utf-8", newline="\n")
+
+
+def is_current(numbers: Mapping[str, str]) -> bool:
+    """Whether the page is what `make` returns, within what another processor rounds differently.
+
+    The weights may differ by rounding; the misclassified images, by those with two tied digits.
+    """
+    try:
+        shell, network, weights, images = _parse(PAGE.read_text(encoding="utf-8"))
+    except (OSError, ValueError, LookupError, TypeError):  # missing or damaged
+        return False
+    *same, expected_weights, expected_images = _parse(make(numbers))
+    if [shell, network] != same or weights.shape != expected_weights.shape:
+        return False
+    differing = sorted({index for index, *_ in images ^ expected_images})
+    best = _log_probabilities(load_mnist()[1][0][differing]).topk(2).values if differing else None
+    tied = best is None or bool((best[:, 0] - best[:, 1] < TIE).all())
+    return tied and np.allclose(weights, expected_weights, rtol=1e-5, atol=1e-6)
+
+
+def _parse(page: str) -> tuple[str, dict, np.ndarray, set[tuple]]:
+    """A page taken apart: the text around its data, the network, its weights and the test images."""
+    text = re.search(r"^const DATA = (.*);$", page, re.MULTILINE)[1]
+    data = json.loads(text)
+    weights = np.frombuffer(base64.b64decode(data["weights"]), "<f4")
+    with Image.open(io.BytesIO(base64.b64decode(data["sprite"]))) as sprite:
+        tiles = np.asarray(sprite).reshape(-1, 784)
+    images = {(*image.values(), tile.tobytes()) for image, tile in zip(data["images"], tiles)}
+    return page.replace(text, ""), data["network"], weights, images
+
+
+def _log_probabilities(images: torch.Tensor) -> torch.Tensor:
+    with torch.no_grad():
+        return Classifier()(images)
+
+
+def layers_and_weights() -> tuple[list[dict], np.ndarray]:
+    """The trained network as plain data: its layers, and all weights in their order, float32.
+
+    A convolution has its filters, then a factor and a shift for each channel: batch normalisation,
+    which follows the ReLU. The linear layer has its matrix, then its bias.
+    """
+    model, layers, weights, size = load_model(), [], [], 28
+    for part in [*model.features, model.classifier]:
+        if isinstance(part, nn.Sequential):
+            convolution, _, norm = part
+            gamma, beta, mean, var = (
+                value.detach().double().numpy()
+                for value in (norm.weight, norm.bias, norm.running_mean, norm.running_var)
+            )
+            factor = gamma / np.sqrt(var + norm.eps)  # in float64: rounded alike on every processor
+            weights += [convolution.weight.detach().numpy(), factor, beta - mean * factor]
+            kernel, padding = convolution.kernel_size[0], convolution.padding[0]
+            size += 2 * padding - kernel + 1
+            number = 1 + sum(layer.get("kernel", 1) > 1 for layer in layers)
+            name = f"Convolution {number}" if kernel > 1 else "1 × 1 convolution"
+            layer = {"type": "convolution", "name": name, "out": convolution.out_channels}
+            layer |= {"kernel": kernel, "padding": padding, "size": size}
+            layers.append({**layer, "parameters": count_parameters(part)})
+        elif isinstance(part, nn.MaxPool2d):
+            size //= 2
+            layers.append({"type": "max pool"})
+    layers.append({"type": "average and linear", "parameters": count_parameters(model.classifier)})
+    weights += [model.classifier.weight.detach().numpy(), model.classifier.bias.detach().numpy()]
+    return layers, np.concatenate([weight.ravel() for weight in weights]).astype(np.float32)
