@@ -1,6 +1,6 @@
-# make run   executes the three notebooks in place, then updates the pictures and the READMEs
+# make run   executes the three notebooks in place, then publishes their runs: tables, pictures, page
 # make test  runs ruff and the tests
-# make clean removes what git does not know: environment, caches, unfinished runs, your own records
+# make clean removes what git does not know: environment, caches, unfinished runs and your own records
 
 PYTHON ?= python3
 PY := .venv/bin/python
@@ -8,11 +8,16 @@ PY := .venv/bin/python
 .PHONY: run test clean
 
 run: .venv/installed
-	$(PY) -m src notebooks
+	$(PY) -m nbconvert --execute --to notebook --inplace --ExecutePreprocessor.kernel_name=python3 \
+		--ExecutePreprocessor.record_timing=False \
+		--NotebookExporter.preprocessors=nbconvert.preprocessors.CoalesceStreamsPreprocessor \
+		Notebooks/MNIST_basic.ipynb Notebooks/MNIST_regularization.ipynb \
+		Notebooks/MNIST_augmentation.ipynb
 	$(PY) -m src report
 
 test: .venv/installed
 	$(PY) -m ruff check
+	$(PY) -m ruff format --check src tests
 	$(PY) -m pytest
 
 .venv/installed: requirements.txt
@@ -22,5 +27,5 @@ test: .venv/installed
 
 clean:
 	rm -rf .venv .pytest_cache .ruff_cache .hypothesis Notebooks/.ipynb_checkpoints
-	rm -rf src/__pycache__ src/evidence/__pycache__ tests/__pycache__
-	rm -rf results/.lock results/.checkpoints results/local.jsonl
+	rm -rf src/__pycache__ src/demo/__pycache__ src/evidence/__pycache__ tests/__pycache__
+	rm -rf results/.lock results/.checkpoints results/local

@@ -2,15 +2,13 @@
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-STEPS = [
-    "basic",
-    "regularization",
-    "augmentation",
-]  # as in experiments.py, whose import of torch would make --help slow
+# As in experiments.py, whose import of torch would make --help slow.
+STEPS = ["basic", "regularization", "augmentation"]
 
 
 def positive(text: str) -> int:
@@ -26,30 +24,24 @@ def train(args: argparse.Namespace) -> None:
     from . import experiments
 
     experiment = experiments.STEPS[args.step]
-    experiments.run(
-        replace(experiment, epochs=args.epochs or experiment.epochs),
-        args.seed,
-        args.device,
-        fresh=args.fresh,
-    )
+    experiment = replace(experiment, epochs=args.epochs or experiment.epochs)
+    experiments.run(experiment, args.seed, args.device, fresh=args.fresh)
 
 
 def study(args: argparse.Namespace) -> None:
-    from .evidence.studies import STUDIES, run_studies, study_records
+    from .evidence import runner
 
-    names = args.name or list(STUDIES)
-    if unknown := set(names) - set(STUDIES):
-        raise ValueError(f"unknown study {unknown.pop()!r}: choose from {', '.join(STUDIES)}")
+    names = args.name or list(runner.STUDIES)
+    if unknown := set(names) - set(runner.STUDIES):
+        known = ", ".join(runner.STUDIES)
+        raise ValueError(f"unknown study {unknown.pop()!r}: choose from {known}")
     if args.list:
-        for name in names:
-            done = sum(len(records) for records in study_records(name).values())
-            total = sum(len(STUDIES[name].runs(label)) for label in STUDIES[name].experiments)
-            print(f"{name:28} {done:3} of {total:3} runs recorded   {STUDIES[name].question}")
+        print(runner.progress_table(names))
         return
     if (args.backend == "dask") != bool(args.scheduler):
         raise ValueError("--backend dask and --scheduler ADDRESS require each other")
     try:
-        run_studies(names, args.seeds, args.jobs, args.device, args.scheduler)
+        runner.run_studies(names, args.seeds, args.jobs, args.device, args.scheduler)
     except KeyboardInterrupt:
         raise KeyboardInterrupt("Interrupted. Run the same command again to resume.") from None
 
@@ -57,36 +49,34 @@ def study(args: argparse.Namespace) -> None:
 def bench(args: argparse.Namespace) -> None:
     if unknown := set(args.step) - set(STEPS):
         raise ValueError(f"unknown step {unknown.pop()!r}: choose from {', '.join(STEPS)}")
-    from .evidence.benchmark import benchmark, table
+    from .evidence.benchmark import benchmark
+    from .evidence.tables import speed_table
 
-    print(table(benchmark(args.step or STEPS, args.turns, args.quick, args.device)))
+    print(speed_table(benchmark(args.step or STEPS, args.turns, args.quick, args.device)))
 
 
 def predict(args: argparse.Namespace) -> None:
     from .demo.digits import read_files
 
     results, errors = read_files(args.image, args.show)
-    lines = [
-        f"{result['file']}  {result['digit']}  {result['confidence']:.1%}  then {result['runner_up']} "
-        f"({result['probabilities'][result['runner_up']]:.1%})"
-        for result in results
-    ]
+    lines = []
+    for result in results:
+        next_digit = result["runner_up"]
+        lines.append(
+            f"{result['file']}  {result['digit']}  {result['confidence']:.1%}  "
+            f"then {next_digit} ({result['probabilities'][next_digit]:.1%})"
+        )
     if results or args.json:
         print(json.dumps(results) if args.json else "\n".join(lines))
     if errors:
         raise RuntimeError("\n".join(errors))
 
 
-def notebooks(args: argparse.Namespace) -> None:
-    from .evidence.notebooks import execute_notebooks
-
-    execute_notebooks()
-
-
 def page(args: argparse.Namespace) -> None:
-    from .evidence.report import write_page
+    from .demo import page
+    from .evidence.report import page_numbers
 
-    write_page()
+    page.write(page_numbers())
 
 
 def report(args: argparse.Namespace) -> None:
@@ -100,141 +90,80 @@ def report(args: argparse.Namespace) -> None:
         print("READMEs, pictures, notebooks and the page agree with the records.")
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Run a command; an error that a user can cause ends in one line on standard error, and exit status 1 or 2."""
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """All commands and their arguments."""
+    root = argparse.ArgumentParser(
         prog="python -m src",
-        description="The experiments behind the notebooks: MNIST to 99.4 % "
-        "with fewer than 10,000 parameters in at most 15 epochs.",
+        description="The experiments behind the notebooks: MNIST to 99.4 % with fewer than 10,000 "
+        "parameters in at most 15 epochs.",
     )
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    root.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    commands = root.add_subparsers(metavar="COMMAND", required=True)
 
-    def add(call: Callable, help: str) -> argparse.ArgumentParser:
-        command = commands.add_parser(
+    def command(call: Callable, help: str) -> Callable:
+        added = commands.add_parser(
             call.__name__, help=help, description=help[0].upper() + help[1:] + "."
         )
-        command.set_defaults(call=call)
-        return command
+        added.set_defaults(call=call)
+        return added.add_argument
 
-    def add_device(command: argparse.ArgumentParser) -> None:
-        command.add_argument(
-            "--device", help="cuda, mps or cpu (default: the first of these that is available)"
-        )
+    add = command(train, "train one step, as its notebook does; resumes an interrupted run")
+    add("step", choices=STEPS)
+    add("--seed", type=int, default=1, help="of weights, batches and augmentation (default: 1)")
+    add("--epochs", type=positive, help="number of epochs (default: the recipe's, 15)")
+    add("--fresh", action="store_true", help="start over instead of resuming an interrupted run")
+    add("--device", help="cuda, mps or cpu (default: the first of these that is available)")
 
-    command = add(
-        train,
-        "train one step, as its notebook does, and record the run; resumes an interrupted run",
+    add = command(study, "run the missing runs of the studies, several at a time; resumes")
+    add("name", nargs="*", help="studies to run (default: all; see --list)")
+    add("--list", action="store_true", help="list the studies and how many runs are recorded")
+    add(
+        "--seeds", type=positive, help="run seeds 1 to SEEDS of every recipe (default: the study's)"
     )
-    command.add_argument("step", choices=STEPS)
-    command.add_argument(
-        "--seed", type=int, default=1, help="seed of weights, batches and augmentation (default: 1)"
+    add("--jobs", type=positive, help="runs at a time (default: one per core; on a GPU, one)")
+    add(
+        "--backend", choices=["local", "dask"], default="local", help="processes, or a Dask cluster"
     )
-    command.add_argument(
-        "--epochs", type=positive, help="number of epochs (default: the recipe's, 15)"
-    )
-    command.add_argument(
-        "--fresh", action="store_true", help="start over instead of resuming an interrupted run"
-    )
-    add_device(command)
+    add("--scheduler", metavar="ADDRESS", help="of Dask, for example tcp://127.0.0.1:8786")
+    add("--device", help="cuda, mps or cpu (default: the first of these that is available)")
 
-    command = add(
-        study,
-        "run the missing runs of the studies over many seeds, several at a time; can be interrupted and resumed",
-    )
-    command.add_argument("name", nargs="*", help="studies to run (default: all; see --list)")
-    command.add_argument(
-        "--list",
-        action="store_true",
-        help="list the studies and how many of their runs are recorded",
-    )
-    command.add_argument(
-        "--seeds",
-        type=positive,
-        help="run seeds 1 to SEEDS of every recipe (default: the study's own number)",
-    )
-    command.add_argument(
-        "--jobs",
-        type=positive,
-        help="runs at a time (default: one per core, or one on an accelerator)",
-    )
-    command.add_argument(
-        "--backend",
-        choices=["local", "dask"],
-        default="local",
-        help="processes of this machine (default), or an existing Dask cluster",
-    )
-    command.add_argument(
-        "--scheduler",
-        metavar="ADDRESS",
-        help="address of the Dask scheduler, for example tcp://127.0.0.1:8786",
-    )
-    add_device(command)
+    add = command(bench, "measure an epoch of this package and of the usual pipeline")
+    add("step", nargs="*", help=f"steps to measure, of {', '.join(STEPS)} (default: all)")
+    add("--turns", type=positive, default=3, help="epochs measured per pipeline (default: 3)")
+    add("--quick", action="store_true", help="use a tenth of the images, and record nothing")
+    add("--device", help="cuda, mps or cpu (default: the first of these that is available)")
 
-    command = add(
-        bench,
-        "measure an epoch of this package and of the usual pipelines; records a benchmark of all steps",
-    )
-    command.add_argument(
-        "step", nargs="*", help=f"steps to measure, of {', '.join(STEPS)} (default: all)"
-    )
-    command.add_argument(
-        "--turns", type=positive, default=3, help="epochs measured per variant (default: 3)"
-    )
-    command.add_argument(
-        "--quick", action="store_true", help="use a tenth of the images, and record nothing"
-    )
-    add_device(command)
+    add = command(predict, "read the digit in each image file")
+    add("image", nargs="+", help="PNG, JPEG or any other image file with one digit")
+    add("--json", action="store_true", help="print a list of objects, with all probabilities")
+    add("--show", metavar="PICTURE", type=Path, help="draw what the network gets, and its answers")
 
-    command = add(
-        predict,
-        "classify the digit in each image file: prints digit, confidence and second most probable digit",
-    )
-    command.add_argument(
-        "image",
-        nargs="+",
-        help="PNG, JPEG or any other image file with one digit, of any size and colours",
-    )
-    command.add_argument(
-        "--json",
-        action="store_true",
-        help="print a list of objects instead, with all ten probabilities",
-    )
-    command.add_argument(
-        "--show",
-        metavar="PICTURE",
-        type=Path,
-        help="draw each input of the network, with its predictions",
-    )
+    command(page, "write docs/index.html, the page for drawing a digit")
 
-    add(notebooks, "execute the three notebooks in place with nbconvert")
+    add = command(report, "publish what was run here: tables, pictures and the page")
+    add("--check", action="store_true", help="change nothing; fail if something does not agree")
+    return root
 
-    add(page, "write docs/index.html, the page for drawing a digit")
 
-    command = add(
-        report,
-        "update the generated parts of the READMEs, the pictures and the page from the records",
-    )
-    command.add_argument(
-        "--check",
-        action="store_true",
-        help="write nothing; fail if something does not agree with the records",
-    )
-
-    args = parser.parse_args(argv)
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run a command; an error that a user can cause ends in one line, and exit status 1 or 2."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # whatever the terminal can encode
+    args = parser().parse_args(argv)
     try:
         args.call(args)
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader, such as `head`, has left
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except (KeyboardInterrupt, RuntimeError, ValueError, OSError, ImportError) as error:
         if args.debug:
             raise
-        status = (
-            130
-            if isinstance(error, KeyboardInterrupt)
-            else 2
-            if isinstance(error, ValueError)
-            else 1
-        )
-        print(f"{parser.prog}: {str(error) or 'Interrupted.'}", file=sys.stderr)
+        interrupted = isinstance(error, KeyboardInterrupt)
+        status = 130 if interrupted else 2 if isinstance(error, ValueError) else 1
+        name = "Interrupted." if interrupted else type(error).__name__
+        print(f"python -m src: {str(error) or name}", file=sys.stderr)
         sys.exit(status)
 
 

@@ -1,178 +1,93 @@
-"""MNIST as tensors on the device, shuffled batches, and augmentation of a whole batch at once."""
+"""MNIST as tensors on the device, shuffled batches, and augmentation of a whole batch at once.
 
+Read `load_mnist` first, then `Loader`, then `RandomAffine` and the two functions that it uses.
+"""
+
+import gzip
 import math
 import os
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
+import numpy as np
 import torch
 import torch.nn.functional as F
-from torchvision import datasets
-from torchvision.datasets.utils import check_integrity, extract_archive
+from torchvision.datasets import MNIST
+from torchvision.datasets.utils import check_integrity
 
 MEAN, STD = 0.1307, 0.3081  # of the pixels of the 60,000 training images, scaled to [0, 1]
-SMOKE_TEST_SIZE = 2_000  # training images, and test images
-
-
-def smoke_test_epochs() -> int:
-    """The number of epochs if the environment variable MNIST_REDUCED asks for a smoke test (few images, nothing saved), else 0."""
-    text = os.environ.get("MNIST_REDUCED") or "0"
-    if not text.isdecimal():
-        raise ValueError(
-            f"MNIST_REDUCED must be the number of epochs of a smoke test, or 0; got {text!r}"
-        )
-    return int(text)
+FOLD = 10_000  # images: the training set has six such folds, the test set has this size
+SPLITS = (*(f"fold {number}" for number in range(1, 7)), "test", "validation")
+MIRROR = "https://ossci-datasets.s3.amazonaws.com/mnist/"
 
 
 def data_root() -> Path:
-    """The folder that holds `MNIST/raw/`: the environment variable MNIST_ROOT, else `data/` of the checkout."""
+    """The folder that holds `MNIST/raw/`: the environment variable MNIST_ROOT, else `data/`."""
     return Path(os.environ.get("MNIST_ROOT") or Path(__file__).parent.parent / "data")
 
 
 @lru_cache(maxsize=1)
-def read_mnist(root: Path) -> tuple[datasets.MNIST, datasets.MNIST]:
-    """The training and the test set as torchvision reads them from the four archives in `root/MNIST/raw`.
+def read_mnist(root: Path) -> tuple[torch.Tensor, torch.Tensor]:
+    """The 60,000 training and the 10,000 test images, in this order, and their labels.
 
-    The archives are verified and extracted to a temporary folder: no extracted file is left that could be damaged later, and the
-    root need not be writable. Raises RuntimeError, in one line, if an archive is missing or damaged.
+    Images are uint8 of shape (70000, 28, 28), labels int64 of shape (70000,). The four archives in
+    `root/MNIST/raw` are verified with torchvision's checksums; nothing is extracted or downloaded.
+    Raises RuntimeError, in one line, if an archive is missing or damaged.
     """
-    with TemporaryDirectory() as scratch:
-        extracted = Path(scratch) / "MNIST" / "raw"
-        extracted.mkdir(parents=True)
-        for name, md5 in datasets.MNIST.resources:
-            archive = root / "MNIST" / "raw" / name
-            if not check_integrity(archive, md5):
-                raise RuntimeError(
-                    f"{archive} is {'damaged' if archive.exists() else 'missing'}: restore it with git checkout, or "
-                    f"download it from {datasets.MNIST.mirrors[0]}{name} (MD5 {md5})"
-                )
-            extract_archive(archive, extracted)
-        return datasets.MNIST(scratch, train=True), datasets.MNIST(scratch, train=False)
+    parts = []
+    for name, md5 in MNIST.resources:
+        archive = root / "MNIST" / "raw" / name
+        if not check_integrity(str(archive), md5):
+            state = "damaged" if archive.exists() else "missing"
+            raise RuntimeError(
+                f"{archive} is {state}: restore it with git checkout, or download it from "
+                f"{MIRROR}{name} (MD5 {md5})"
+            )
+        header = 16 if "images" in name else 8  # bytes
+        parts.append(np.frombuffer(gzip.decompress(archive.read_bytes()), np.uint8, offset=header))
+    train_images, train_labels, test_images, test_labels = parts
+    images = torch.from_numpy(np.concatenate([train_images, test_images])).view(-1, 28, 28)
+    return images, torch.from_numpy(np.concatenate([train_labels, test_labels])).long()
 
 
 def load_mnist(
-    split: str = "test", device: torch.device | str = "cpu"
+    split: str = "test", device: torch.device | str = "cpu", limit: int | None = None
 ) -> tuple[tuple[torch.Tensor, torch.Tensor], ...]:
     """The images to train on and the images to evaluate on: `((images, labels), (images, labels))`.
 
-    Images are float32 in [0, 1] of shape (N, 1, 28, 28), labels int64 of shape (N,), both on `device`.
-    With `split="test"` these are the 60,000 training and the 10,000 test images; with `split="validation"` the first
-    50,000 and the last 10,000 training images, and the test set is not used. A smoke test gets the first 2,000 of each.
-
-    Raises RuntimeError, in one line, if an archive is missing or damaged.
+    Images are float32 in [0, 1] of shape (N, 1, 28, 28), labels int64 of shape (N,), on `device`.
+    With `split="test"` these are the 60,000 training and the 10,000 test images; with "fold 1" to
+    "fold 6" five of the six folds of the training images, and the other one. "validation" is
+    "fold 6": the first 50,000 training images, and the last 10,000. `limit` takes the first images
+    of each only. Raises RuntimeError, in one line, if an archive is missing or damaged.
     """
-    if split not in ("test", "validation"):
-        raise ValueError(f"unknown split {split!r}: choose 'test' or 'validation'")
-    images, labels = (
-        torch.cat([getattr(part, name) for part in read_mnist(data_root())])
-        for name in ("data", "targets")
-    )
-    end, limit = (
-        60_000 if split == "test" else 50_000,
-        SMOKE_TEST_SIZE if smoke_test_epochs() else None,
-    )
+    if split not in SPLITS:
+        raise ValueError(f"unknown split {split!r}: choose one of {', '.join(SPLITS)}")
+    start = FOLD * ({"test": 7, "validation": 6}.get(split) or int(split[-1])) - FOLD
+    selected = []
+    for values in read_mnist(data_root()):
+        rest = torch.cat([values[:start], values[start + FOLD : 6 * FOLD]])
+        selected.append((rest[:limit].to(device), values[start : start + FOLD][:limit].to(device)))
+    images, labels = selected
     return tuple(
-        (
-            images[part][:limit].unsqueeze(1).to(device).float().div_(255),
-            labels[part][:limit].to(device),
-        )
-        for part in (slice(end), slice(end, end + 10_000))
+        (part.unsqueeze(1).float().div_(255), truth)
+        for part, truth in zip(images, labels, strict=True)
     )
 
 
 def normalize(images: torch.Tensor) -> torch.Tensor:
-    """Shift and scale images in [0, 1] to zero mean and unit standard deviation over the training set."""
+    """Shift and scale images in [0, 1] to mean 0 and standard deviation 1 over the training set."""
     return (images - MEAN) / STD
 
 
-class RandomAffine:
-    """`torchvision.transforms.RandomAffine` for a whole batch: every image gets a transform of its own.
-
-    `degrees`: rotation in (-degrees, degrees). `translate`: maximum shift as a fraction of width and height, rounded to
-    whole pixels as torchvision does. `scale`: range of the factor. `shear`: shear along x in (-shear, shear) degrees.
-    `interpolation`: "nearest" (torchvision's default) or "bilinear". Out-of-bounds pixels are filled with 0.
-    """
-
-    def __init__(
-        self,
-        degrees: float = 0.0,
-        translate: tuple[float, float] = (0.0, 0.0),
-        scale: tuple[float, float] = (1.0, 1.0),
-        shear: float = 0.0,
-        interpolation: str = "nearest",
-    ):
-        self.degrees, self.translate, self.scale, self.shear, self.interpolation = (
-            degrees,
-            translate,
-            scale,
-            shear,
-            interpolation,
-        )
-
-    def matrices(
-        self, count: int, size: int = 28, generator: torch.Generator | None = None
-    ) -> torch.Tensor:
-        """Random inverse transforms for `count` images of `size` × `size` pixels: float32 of shape (count, 2, 3)."""
-
-        def uniform(low: float, high: float) -> torch.Tensor:
-            return torch.empty(count).uniform_(low, high, generator=generator)
-
-        dx, dy = (fraction * size for fraction in self.translate)
-        return affine_matrices(
-            angle=uniform(-self.degrees, self.degrees),
-            translate=torch.stack([uniform(-dx, dx), uniform(-dy, dy)], dim=1).round(),
-            scale=uniform(*self.scale),
-            shear=uniform(-self.shear, self.shear),
-            size=size,
-        )
-
-
-def affine_matrices(
-    angle: torch.Tensor,
-    translate: torch.Tensor,
-    scale: torch.Tensor,
-    shear: torch.Tensor,
-    size: int = 28,
-) -> torch.Tensor:
-    """The inverse of rotation · scaling · shear · translation about the image's centre, as torchvision composes them.
-
-    `angle` and `shear` (along x) in degrees, `scale` a factor, each of shape (N,); `translate` in pixels, shape (N, 2).
-    Returns shape (N, 2, 3) in the coordinates of `torch.nn.functional.affine_grid`, where the image spans (-1, 1).
-    """
-    angle, shear = angle * (math.pi / 180), shear * (math.pi / 180)
-    cos, sin, tan = angle.cos(), angle.sin(), shear.tan()
-    inverse = (
-        torch.stack(
-            [
-                torch.stack([cos - sin * tan, cos * tan + sin], dim=1),
-                torch.stack([-sin, cos], dim=1),
-            ],
-            dim=1,
-        )
-        / scale[:, None, None]
-    )
-    shift = -inverse @ translate[:, :, None] * (2 / size)
-    return torch.cat([inverse, shift], dim=2)
-
-
-def affine(
-    images: torch.Tensor, matrices: torch.Tensor, interpolation: str = "nearest"
-) -> torch.Tensor:
-    """Transform each image of a batch (N, 1, H, W) in [0, 1] by its own inverse matrix; out-of-bounds pixels are filled with 0."""
-    grid = F.affine_grid(matrices, list(images.shape), align_corners=False)
-    return F.grid_sample(
-        images, grid, mode=interpolation, padding_mode="zeros", align_corners=False
-    )
-
-
 class Loader:
-    """Batches of tensors that are already on the device: no worker processes, and no Python code per image.
+    """Batches of tensors that are already on the device: no workers, no Python code per image.
 
-    Iterating yields `(data, target)` of up to `batch_size` images, augmented if `augment` is given, and normalised or in [0, 1].
-    With a `generator` (on the CPU), every pass draws a new shuffle and new transforms from it: the same seed gives the same ones on
-    every device. Without one, the order is that of the data set.
+    Iterating yields `(data, target)` of up to `batch_size` images, augmented if `augment` is given,
+    and normalised or in [0, 1]. With a `generator` (on the CPU), every pass draws a new shuffle and
+    new transforms from it: the same seed gives the same ones on every device. Without one, the
+    order is that of the data set.
     """
 
     def __init__(
@@ -182,7 +97,7 @@ class Loader:
         batch_size: int = 250,
         *,
         generator: torch.Generator | None = None,
-        augment: RandomAffine | None = None,
+        augment: "RandomAffine | None" = None,
         normalized: bool = True,
     ):
         self.images, self.labels, self.batch_size = images, labels, batch_size
@@ -194,20 +109,89 @@ class Loader:
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         count, device = len(self.images), self.images.device
-        order = (
-            torch.randperm(count, generator=self.generator)
-            if self.generator
-            else torch.arange(count)
-        )
-        batches = order.to(device).split(self.batch_size)
+        shuffled = torch.randperm(count, generator=self.generator) if self.generator else None
+        order = torch.arange(count) if shuffled is None else shuffled
         if self.augment:
-            matrices = (
-                self.augment.matrices(count, self.images.shape[-1], self.generator)
-                .to(device)
-                .split(self.batch_size)
-            )
-        for number, index in enumerate(batches):
+            matrices = self.augment.matrices(count, self.images.shape[-1], self.generator)
+            matrices = matrices.to(device).split(self.batch_size)
+        for number, index in enumerate(order.to(device).split(self.batch_size)):
             data = self.images.index_select(0, index)
             if self.augment:
                 data = affine(data, matrices[number], self.augment.interpolation)
             yield normalize(data) if self.normalized else data, self.labels.index_select(0, index)
+
+
+class RandomAffine:
+    """`torchvision.transforms.RandomAffine` for a whole batch: each image its own transform.
+
+    `degrees`: rotation in (-degrees, degrees). `translate`: maximum shift as a fraction of width
+    and height, rounded to whole pixels as torchvision does. `scale`: range of the factor. `shear`:
+    shear along x in (-shear, shear) degrees. `interpolation`: "nearest" (torchvision's default) or
+    "bilinear". Out-of-bounds pixels are filled with 0. Raises ValueError for any other value.
+    """
+
+    def __init__(
+        self,
+        degrees: float = 0.0,
+        translate: tuple[float, float] = (0.0, 0.0),
+        scale: tuple[float, float] = (1.0, 1.0),
+        shear: float = 0.0,
+        interpolation: str = "nearest",
+    ):
+        for name, value in (("degrees", degrees), ("shear", shear)):
+            if not isinstance(value, (int, float)) or value < 0:
+                raise ValueError(f"{name} must be a number of at least 0, got {value!r}")
+        for name, value in (("translate", translate), ("scale", scale)):
+            pair = isinstance(value, (tuple, list)) and len(value) == 2
+            if not pair or not all(isinstance(number, (int, float)) for number in value):
+                raise ValueError(f"{name} must be two numbers, got {value!r}")
+        if not 0 < scale[0] <= scale[1]:
+            raise ValueError(f"scale must be two factors above 0, the lower first, got {scale!r}")
+        if interpolation not in ("nearest", "bilinear"):
+            raise ValueError(f"interpolation must be nearest or bilinear, got {interpolation!r}")
+        self.degrees, self.translate, self.scale, self.shear = degrees, translate, scale, shear
+        self.interpolation = interpolation
+
+    def matrices(
+        self, count: int, size: int = 28, generator: torch.Generator | None = None
+    ) -> torch.Tensor:
+        """Random inverse transforms for `count` images of `size` × `size` pixels: (count, 2, 3)."""
+
+        def uniform(low: float, high: float) -> torch.Tensor:
+            return torch.empty(count).uniform_(low, high, generator=generator)
+
+        dx, dy = (fraction * size for fraction in self.translate)
+        angle = uniform(-self.degrees, self.degrees)
+        translate = torch.stack([uniform(-dx, dx), uniform(-dy, dy)], dim=1).round()
+        scale, shear = uniform(*self.scale), uniform(-self.shear, self.shear)
+        return affine_matrices(angle, translate, scale, shear, size)
+
+
+def affine_matrices(
+    angle: torch.Tensor,
+    translate: torch.Tensor,
+    scale: torch.Tensor,
+    shear: torch.Tensor,
+    size: int = 28,
+) -> torch.Tensor:
+    """The inverse of rotation · scaling · shear · translation, as torchvision composes them.
+
+    `angle` and `shear` (along x) in degrees, `scale` a factor, each of shape (N,); `translate` in
+    pixels, shape (N, 2). The centre of the image stays where it is, apart from the translation.
+    Returns shape (N, 2, 3) in the coordinates of `affine_grid`, where the image spans (-1, 1).
+    """
+    angle, shear = angle * (math.pi / 180), shear * (math.pi / 180)
+    cos, sin, tan = angle.cos(), angle.sin(), shear.tan()
+    first_row = torch.stack([cos - sin * tan, cos * tan + sin], dim=1)
+    inverse = torch.stack([first_row, torch.stack([-sin, cos], dim=1)], dim=1)
+    inverse = inverse / scale[:, None, None]
+    shift = -inverse @ translate[:, :, None] * (2 / size)
+    return torch.cat([inverse, shift], dim=2)
+
+
+def affine(
+    images: torch.Tensor, matrices: torch.Tensor, interpolation: str = "nearest"
+) -> torch.Tensor:
+    """Transform each image of a batch (N, 1, H, W) by its own inverse matrix; outside is 0."""
+    grid = F.affine_grid(matrices, list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid, interpolation, padding_mode="zeros", align_corners=False)

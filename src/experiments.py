@@ -1,62 +1,122 @@
-"""A whole recipe as data, the three steps, and how a recipe is run."""
+"""A whole recipe as data, the three steps of the series, and `run`, which trains one.
 
-import platform
+Read `Experiment` and the three steps first, then `run` from top to bottom, then `prepare`.
+"""
+
+import contextlib
+import io
+import os
 import sys
 import time
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from inspect import signature
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
-import torchvision
 from torch import nn
 from torch.optim import lr_scheduler
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from . import records
-from .checkpoints import Checkpoint, fingerprint, save_state
-from .data import Loader, RandomAffine, load_mnist, smoke_test_epochs
+from . import store
+from .data import Loader, RandomAffine, load_mnist
+from .device import environment, pick_device, pick_precision, tune_malloc
 from .models import MODELS
-from .training import DivergenceError, fit, format_epoch, pick_device, pick_precision
+from .training import DivergenceError, Setup, fit, moving_average
+
+TARGET = 99.4  # % accuracy: a run is consistent if each of its last five epochs reaches it
+SMOKE_TEST_SIZE = 2_000  # images to train on, and to test on
+FUSED = ("SGD", "Adam", "AdamW")  # one kernel for all parameters
+OPTIMIZERS = (*FUSED, "NAdam", "RAdam", "Adamax", "RMSprop", "Adagrad", "Adadelta", "Rprop")
+SCHEDULERS = (
+    *("StepLR", "MultiStepLR", "ExponentialLR", "PolynomialLR", "LinearLR", "ConstantLR"),
+    *("CosineAnnealingLR", "CosineAnnealingWarmRestarts", "OneCycleLR", "CyclicLR"),
+)
+
+
+class RecipeError(ValueError):
+    """A value of a recipe is wrong; the message, one line, names the field and the value."""
+
+    def _render_traceback_(self) -> list[str]:  # Jupyter shows the message alone
+        return [f"{type(self).__name__}: {self}"]
+
+
+class Interrupted(KeyboardInterrupt):
+    """The user interrupted a run; the message says how to resume it."""
+
+    _render_traceback_ = RecipeError._render_traceback_
+
+
+class Arguments(dict):
+    """A dict that cannot be changed: a recipe stays what its record says."""
+
+    def _refuse(self, *_: Any, **__: Any) -> NoReturn:
+        raise TypeError("a recipe cannot be changed: make another one with dataclasses.replace")
+
+    __setitem__ = __delitem__ = __ior__ = update = setdefault = pop = popitem = clear = _refuse
+
+    def __hash__(self) -> int:
+        return hash(frozenset(self.items()))
+
+    def __reduce__(self) -> tuple:
+        return Arguments, (dict(self),)
+
+
+def _freeze(name: str, value: Any) -> Any:
+    """The value with containers that cannot be changed; refuses what a record cannot hold."""
+    if isinstance(value, Mapping):
+        return Arguments({key: _freeze(f"{name}[{key!r}]", part) for key, part in value.items()})
+    if isinstance(value, (list, tuple)):
+        return tuple(_freeze(name, part) for part in value)
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    raise RecipeError(f"{name} must hold plain numbers and strings only, got {value!r}")
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """A whole recipe; together with a seed, it makes a run bitwise reproducible on one machine.
+    """A whole recipe. With a seed, it makes a run that is the same bit for bit on one machine.
 
-    Each `…_args` is passed to the class named before it, from `models.MODELS`, `torch.optim` or `torch.optim.lr_scheduler`.
+    Each `…_args` is passed to the class named before it, from `models.MODELS`, `torch.optim` or
+    `torch.optim.lr_scheduler`. Raises RecipeError for a value that cannot be right.
     """
 
     name: str
     model: str
-    model_args: dict = field(default_factory=dict)
-    normalized: bool = True  # images with zero mean and unit standard deviation; else in [0, 1]
-    augmentation: dict | None = None  # arguments of data.RandomAffine; None: no augmentation
+    model_args: Mapping = field(default_factory=dict)
+    normalized: bool = True  # images with mean 0 and standard deviation 1; else in [0, 1]
+    augmentation: Mapping | None = None  # arguments of data.RandomAffine; None: no augmentation
     epochs: int = 15
     batch_size: int = 128
     optimizer: str = "Adam"
-    optimizer_args: dict = field(default_factory=dict)
-    scheduler: str | None = (
-        None  # for OneCycleLR, max_lr is the optimizer's lr and total_steps that of the run
-    )
-    scheduler_args: dict = field(default_factory=dict)
-    ema_decay: float | None = (
-        None  # per batch, of the moving average of weights and buffers; the average is tested
-    )
-    split: str = "test"  # to evaluate on: "test", or "validation" for selection
+    optimizer_args: Mapping = field(default_factory=dict)
+    scheduler: str | None = None  # OneCycleLR gets max_lr, the optimizer's lr, and total_steps
+    scheduler_args: Mapping = field(default_factory=dict)
+    ema_decay: float | None = None  # per batch, of the average of the weights, which is tested
+    split: str = "test"  # to evaluate on: "test", "validation" for selection, or a fold
     precision: str = "auto"  # "float32", "bfloat16", or "auto": the faster one on the device
 
     def __post_init__(self):
-        for name in ("epochs", "batch_size"):
-            value = getattr(self, name)
-            if type(value) is not int or value < 1:
-                raise ValueError(f"{name} must be a positive integer, got {value!r}")
-        if self.ema_decay is not None and not 0 < self.ema_decay < 1:
-            raise ValueError(f"ema_decay must be between 0 and 1, or None, got {self.ema_decay!r}")
+        for name, value in vars(self).items():
+            object.__setattr__(self, name, _freeze(name, value))
+        if self.split == "fold 6":
+            object.__setattr__(self, "split", "validation")
+        for name, right, wanted in (
+            ("epochs", type(self.epochs) is int and self.epochs > 0, "a positive integer"),
+            (
+                "batch_size",
+                type(self.batch_size) is int and self.batch_size > 0,
+                "a positive integer",
+            ),
+            ("normalized", isinstance(self.normalized, bool), "True or False"),
+            ("ema_decay", self.ema_decay is None or 0 < self.ema_decay < 1, "None or in (0, 1)"),
+        ):
+            if not right:
+                raise RecipeError(f"{name} must be {wanted}, got {getattr(self, name)!r}")
 
 
+# 98.66 ± 0.23 % of the test images after the last epoch, 0 of 10 seeds consistent
 BASIC = Experiment("basic", "BasicNet", normalized=False, optimizer_args={"lr": 0.002})
+# 99.37 ± 0.05 %, 1 of 10 seeds consistent
 REGULARIZATION = Experiment(
     "regularization",
     "RegularizedNet",
@@ -65,6 +125,7 @@ REGULARIZATION = Experiment(
     scheduler="StepLR",
     scheduler_args={"step_size": 5, "gamma": 0.1},
 )
+# 99.54 ± 0.04 %, 30 of 30 seeds consistent
 AUGMENTATION = Experiment(
     "augmentation",
     "AugmentedNet",
@@ -84,104 +145,6 @@ AUGMENTATION = Experiment(
 STEPS = {step.name: step for step in (BASIC, REGULARIZATION, AUGMENTATION)}
 
 
-OPTIMIZERS = {
-    name: value
-    for name, value in vars(torch.optim).items()
-    if isinstance(value, type) and name != "LBFGS"
-}
-SCHEDULERS = {
-    name: getattr(lr_scheduler, name)
-    for name in lr_scheduler.__all__
-    if name != "ReduceLROnPlateau"
-}
-
-
-def _choose(what: str, name: str, choices: dict[str, Any]) -> Any:
-    if name not in choices:
-        raise ValueError(f"unknown {what} {name!r}: choose one of {', '.join(choices)}")
-    return choices[name]
-
-
-def prepare(experiment: Experiment, seed: int = 1, device: str | None = None) -> dict[str, Any]:
-    """The arguments of `fit` for this recipe, except the number of epochs: model, device, loaders, optimizer and so on.
-
-    Raises ValueError or TypeError, in one line, if the seed or a value of the recipe is invalid.
-    """
-    if type(seed) is not int or not 0 <= seed < 2**63:
-        raise ValueError(f"the seed must be a non-negative integer below 2**63, got {seed!r}")
-    device = pick_device(device)
-    precision = pick_precision(device, experiment.precision)
-    torch.backends.cudnn.deterministic = True  # the same seed gives the same history
-    torch.backends.cudnn.allow_tf32 = (
-        False  # float32 means float32 in convolutions, also on Ampere and newer
-    )
-    torch.manual_seed(seed)
-    model = _choose("model", experiment.model, MODELS)(**experiment.model_args).to(device)
-    (images, labels), (test_images, test_labels) = load_mnist(experiment.split, device)
-    train_loader = Loader(
-        images,
-        labels,
-        experiment.batch_size,
-        normalized=experiment.normalized,
-        generator=torch.Generator().manual_seed(seed),
-        augment=RandomAffine(**experiment.augmentation) if experiment.augmentation else None,
-    )
-    test_loader = Loader(test_images, test_labels, normalized=experiment.normalized)
-    optimizer_class = _choose("optimizer", experiment.optimizer, OPTIMIZERS)
-    arguments = dict(experiment.optimizer_args)
-    if (
-        "fused" in signature(optimizer_class).parameters
-        and not {"foreach", "differentiable"} & arguments.keys()
-    ):
-        arguments.setdefault("fused", True)  # one kernel for all parameters
-    optimizer = optimizer_class(model.parameters(), **arguments)
-    scheduler = averaged = None
-    if experiment.scheduler == "OneCycleLR":
-        whole_run = {
-            "max_lr": optimizer.param_groups[0]["lr"],
-            "total_steps": experiment.epochs * len(train_loader),
-        }
-        scheduler = lr_scheduler.OneCycleLR(optimizer, **{**whole_run, **experiment.scheduler_args})
-    elif experiment.scheduler:
-        scheduler = _choose("scheduler", experiment.scheduler, SCHEDULERS)(
-            optimizer, **experiment.scheduler_args
-        )
-    if experiment.ema_decay is not None:
-        averaged = AveragedModel(
-            model, multi_avg_fn=moving_average(experiment.ema_decay), use_buffers=True
-        )
-    return {
-        "model": model,
-        "device": device,
-        "train_loader": train_loader,
-        "test_loader": test_loader,
-        "optimizer": optimizer,
-        "scheduler": scheduler,
-        "averaged": averaged,
-        "precision": precision,
-    }
-
-
-def moving_average(decay: float):
-    """The exponential moving average for `AveragedModel`, with a warm-up: after n batches, decay min(decay, (1 + n) / (10 + n)).
-
-    The warm-up, that of TensorFlow's ExponentialMovingAverage, soon forgets the first weights, which are random.
-    """
-
-    def update(averages: list[torch.Tensor], values: list[torch.Tensor], n: torch.Tensor) -> None:
-        count = int(n)
-        get_ema_multi_avg_fn(min(decay, (1 + count) / (10 + count)))(averages, values, n)
-
-    return update
-
-
-class Interrupted(KeyboardInterrupt):
-    """A run was interrupted by the user; the message says how to resume it."""
-
-    def _render_traceback_(self) -> list[str]:  # Jupyter shows the message alone
-        return [str(self)]
-
-
 def run(
     experiment: Experiment,
     seed: int = 1,
@@ -191,115 +154,171 @@ def run(
     keep: bool = True,
     fresh: bool = False,
 ) -> tuple[nn.Module, dict]:
-    """Train one recipe with one seed; returns the trained model, in evaluation mode, and the record of the run.
+    """Train one recipe with one seed; returns the trained model and the record of the run.
 
-    An interrupted run resumes after its last finished epoch, unless `fresh`. With `keep`, an unchanged step with seed 1 is recorded
-    in `results/runs.jsonl`, with its weights beside it; any other run in `results/local.jsonl`, which git ignores. A smoke test
-    (see `data.smoke_test_epochs`) uses few images and saves nothing. Without `keep` nothing is recorded, and the checkpoint stays
-    until the caller has recorded the run.
-
-    Raises DivergenceError when the loss is not finite, after recording the run as failed, and Interrupted on Ctrl-C.
+    An interrupted run resumes after its last finished epoch, unless `fresh`. With `keep` the record
+    goes to `results/local/`, of an unchanged step with seed 1 the weights, too; without `keep` the
+    checkpoint stays, until the caller has recorded the run. Raises RecipeError, Interrupted on
+    Ctrl-C, and DivergenceError when the loss is not finite, after recording the run as failed.
     """
-    if smoke_test_epochs():
-        experiment = replace(experiment, epochs=smoke_test_epochs())
-    started = time.perf_counter()
-    parts = prepare(experiment, seed, device)
-    record = {
-        "recipe": asdict(replace(experiment, precision=parts["precision"])),
-        "seed": seed,
-        "fingerprint": fingerprint(parts["model"]),
-        **environment(parts["device"]),
-        "train_size": len(parts["train_loader"].images),
-        "test_size": len(parts["test_loader"].images),
-    }
-    checkpoint = Checkpoint(record, parts)
-    if fresh:
-        checkpoint.remove()
-    history = checkpoint.load()
-    seconds_before = sum(epoch["seconds"] for epoch in history)
-    test_name = "Test set" if experiment.split == "test" else "Validation split"
-    if progress and history:
-        print(f"Resuming an interrupted run after epoch {len(history)}.")
-        for epoch in history:
-            print(format_epoch(epoch, len(parts["train_loader"]), record["test_size"], test_name))
-    failure = None
-    try:
-        fit(
-            **parts,
-            epochs=experiment.epochs,
-            progress=progress,
-            test_name=test_name,
-            history=history,
-            after_epoch=checkpoint.save,
-        )
-    except KeyboardInterrupt:
-        raise Interrupted(
-            f"Interrupted after {len(history)} of {experiment.epochs} epochs. Run the same command, or cell, again "
-            "to resume."
-        ) from None
-    except DivergenceError as error:
-        failure, record["failed"] = error, str(error)
-    record |= {"history": history, "seconds": seconds_before + time.perf_counter() - started}
-    model = (parts["averaged"].module if parts["averaged"] else parts["model"]).eval()
-    if smoke_test_epochs() or keep and _save(experiment, seed, record, model):
-        checkpoint.remove()
+    started, smoke = time.perf_counter(), smoke_test_epochs()
+    experiment = replace(experiment, epochs=smoke or experiment.epochs)
+    tune_malloc()
+    setup = prepare(experiment, seed, device)
+    record = {"recipe": asdict(replace(experiment, precision=setup.precision)), "seed": seed}
+    record |= {"fingerprint": store.fingerprint(setup.model), **environment(setup.device)}
+    record["train_size"], record["test_size"] = map(
+        len, (setup.train_loader.images, setup.test_loader.images)
+    )
+    checkpoint = store.checkpoint_path(record, smoke)
+    with contextlib.redirect_stdout(sys.stdout if progress else io.StringIO()):
+        history = [] if fresh else _resume(checkpoint, record, setup)
+        before, failure = sum(epoch["seconds"] for epoch in history), None
+        try:
+            for epoch in fit(setup, range(len(history) + 1, experiment.epochs + 1)):
+                history.append(epoch)
+                state = {"setup": setup.state_dict(), "history": history}
+                store.save_checkpoint(checkpoint, record, state)
+        except KeyboardInterrupt:
+            done = f"{len(history)} of {experiment.epochs} epochs"
+            raise Interrupted(
+                f"Interrupted after {done}. Run the same command, or cell, again to resume."
+            ) from None
+        except DivergenceError as error:
+            failure, error.record, record["failed"] = error, record, str(error)
+    record |= {"history": history, "seconds": before + time.perf_counter() - started}
+    if smoke or keep and _save(experiment, record, setup.tested):
+        store.remove(checkpoint)
     if failure:
-        failure.record = record
         raise failure
-    return model, record
+    return setup.tested.eval(), record
 
 
-def _save(experiment: Experiment, seed: int, record: dict, model: nn.Module) -> bool:
-    """Write the record, and the weights of an unchanged step with seed 1; if this fails, report it and return False."""
-    is_step = experiment == STEPS.get(experiment.name) and seed == 1 and "failed" not in record
+def prepare(experiment: Experiment, seed: int = 1, device: str | None = None) -> Setup:
+    """What the recipe says, built: model, loaders, optimizer and so on.
+
+    Raises RecipeError if a value of the recipe is wrong, ValueError if the seed or the device is.
+    """
+    if type(seed) is not int or not 0 <= seed < 2**63:
+        raise ValueError(f"the seed must be a non-negative integer below 2**63, got {seed!r}")
+    place = pick_device(device)
+    precision = _build(experiment, "precision", pick_precision, place, experiment.precision)
+    torch.backends.cudnn.deterministic = True  # the same seed gives the same history
+    torch.backends.cudnn.allow_tf32 = False  # float32 means float32, also on Ampere and newer
+    torch.manual_seed(seed)
+    model_class = MODELS[_choose("model", experiment.model, MODELS)]
+    model = _build(experiment, "model_args", model_class, **experiment.model_args).to(place)
+    limit = SMOKE_TEST_SIZE if smoke_test_epochs() else None
+    data, test_data = _build(experiment, "split", load_mnist, experiment.split, place, limit)
+    augment = None
+    if experiment.augmentation:
+        augment = _build(experiment, "augmentation", RandomAffine, **experiment.augmentation)
+    train_loader = Loader(
+        *data,
+        experiment.batch_size,
+        generator=torch.Generator().manual_seed(seed),
+        augment=augment,
+        normalized=experiment.normalized,
+    )
+    test_loader = Loader(*test_data, normalized=experiment.normalized)
+    optimizer = _make_optimizer(experiment, model)
+    scheduler = _make_scheduler(experiment, optimizer, len(train_loader))
+    averaged = moving_average(model, experiment.ema_decay) if experiment.ema_decay else None
+    name = {"test": "Test set", "validation": "Validation split"}.get(experiment.split)
+    name = name or experiment.split.capitalize()
+    return Setup(
+        place, precision, model, train_loader, test_loader, optimizer, scheduler, averaged, name
+    )
+
+
+def _make_optimizer(experiment: Experiment, model: nn.Module) -> torch.optim.Optimizer:
+    name, arguments = experiment.optimizer, dict(experiment.optimizer_args)
+    if name in FUSED and not {"foreach", "differentiable"} & arguments.keys():
+        arguments.setdefault("fused", True)
+    optimizer = getattr(torch.optim, _choose("optimizer", name, OPTIMIZERS))
+    return _build(experiment, "optimizer_args", optimizer, model.parameters(), **arguments)
+
+
+def _make_scheduler(
+    experiment: Experiment, optimizer: torch.optim.Optimizer, batches: int
+) -> lr_scheduler.LRScheduler | None:
+    name, arguments = experiment.scheduler, dict(experiment.scheduler_args)
+    if name is None:
+        return None
+    if name == "OneCycleLR":
+        arguments.setdefault("max_lr", optimizer.param_groups[0]["lr"])
+        arguments.setdefault("total_steps", experiment.epochs * batches)
+    scheduler = getattr(lr_scheduler, _choose("scheduler", name, SCHEDULERS))
+    return _build(experiment, "scheduler_args", scheduler, optimizer, **arguments)
+
+
+def _choose(what: str, name: str, choices: Collection[str]) -> str:
+    if name not in choices:
+        raise RecipeError(f"unknown {what} {name!r}: choose one of {', '.join(choices)}")
+    return name
+
+
+def _build(experiment: Experiment, name: str, build: Callable, *args: Any, **arguments: Any) -> Any:
+    """Call `build` with what a field of the recipe says; an error names the field and its value."""
     try:
-        if is_step:
-            save_state(model.state_dict(), weights_path(experiment.name))
-        records.save_record("runs" if is_step else "local", record)
+        return build(*args, **arguments)
+    except (TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        value = getattr(experiment, name)
+        raise RecipeError(f"{name}={value!r}: {str(error).splitlines()[0]}") from error
+
+
+def smoke_test_epochs() -> int:
+    """The epochs of a smoke test, if the environment variable MNIST_REDUCED asks for one, else 0.
+
+    A smoke test trains on few images, and nothing is recorded.
+    """
+    text = os.environ.get("MNIST_REDUCED") or "0"
+    if not text.isdecimal():
+        raise ValueError(f"MNIST_REDUCED must be a number of epochs, or 0; got {text!r}")
+    return int(text)
+
+
+def _resume(checkpoint: Path, record: dict, setup: Setup) -> list[dict]:
+    """Restore the state of an interrupted run; returns its history, empty if there is none."""
+    if smoke_test_epochs():
+        print(f"Smoke test: {SMOKE_TEST_SIZE:,} images, and nothing is recorded.")
+    saved = store.load_checkpoint(checkpoint, record)
+    if saved is None:
+        return []
+    setup.load_state_dict(saved["setup"])
+    print(f"Resuming an interrupted run after epoch {len(saved['history'])}.")
+    return saved["history"]
+
+
+def _save(experiment: Experiment, record: dict, model: nn.Module) -> bool:
+    """Record a run, of an unchanged step with its weights; if this fails, say so, return False."""
+    step = experiment.name if experiment == STEPS.get(experiment.name) else None
+    try:
+        if step and record["seed"] == 1 and "failed" not in record:
+            store.save_state(model.state_dict(), store.weights_path(step, local=True))
+        store.save_record("runs", record)
     except OSError as error:
         print(f"the run was not recorded ({error}): run it again to record it", file=sys.stderr)
         return False
     return True
 
 
-def environment(device: torch.device) -> dict:
-    """Where a run is made: device, threads and versions."""
-    cpu = getattr(torch.cpu, "get_capabilities", dict)()  # newer than the oldest supported PyTorch
-    name = (
-        torch.cuda.get_device_name(device)
-        if device.type == "cuda"
-        else cpu.get("cpu_name", platform.machine())
-    )
-    return {
-        "device": device.type,
-        "device_name": name,
-        "threads": torch.get_num_threads(),
-        "python": platform.python_version(),
-        "torch": str(torch.__version__),
-        "torchvision": torchvision.__version__,
-    }
-
-
-def weights_path(step: str) -> Path:
-    """The file with the trained weights of a step (seed 1): a state dict."""
-    return records.RESULTS / f"{step}.pt"
-
-
 def load_model(step: str = "augmentation", weights: Path | str | None = None) -> nn.Module:
     """The trained model of a step, on the CPU and in evaluation mode.
 
-    `weights` is the file of another state dict. Raises RuntimeError, in one line, if it does not hold one of this model.
+    `weights` is the file of another state dict. Raises RuntimeError, in one line, if it does not
+    hold one of this model.
     """
-    experiment, path = _choose("step", step, STEPS), Path(weights or weights_path(step))
+    experiment = STEPS[_choose("step", step, STEPS)]
+    path = Path(weights or store.weights_path(step))
     model = MODELS[experiment.model](**experiment.model_args)
     try:
         model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
     except FileNotFoundError:
-        raise RuntimeError(
-            f"{path} does not exist: create it with python -m src train {step}"
-        ) from None
+        raise RuntimeError(f"{path} does not exist: restore it with git checkout") from None
     except Exception as error:  # damaged, pickled code, or the state of another model
+        kind = type(error).__name__
         raise RuntimeError(
-            f"{path} does not hold the weights of {experiment.model} ({type(error).__name__})"
+            f"{path} does not hold the weights of {experiment.model} ({kind})"
         ) from error
     return model.eval()

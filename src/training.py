@@ -1,95 +1,71 @@
-"""The device and the precision; the loops: `train` one epoch, `test` a model, `fit` it over all epochs, `predict`."""
+"""The loops: `train` one epoch, `test` a model, `fit` it over epochs, and `predict`.
 
-import contextlib
-import ctypes
+Read `train` and `test` first: they are the loops that every PyTorch tutorial has. `Setup` holds
+what a run trains with, and `fit` calls the two for every epoch.
+"""
+
 import math
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
-from torch.optim.swa_utils import AveragedModel
+from torch.optim.lr_scheduler import CyclicLR, LRScheduler, OneCycleLR
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
+
+from .data import Loader
 
 REFRESH = 0.3  # seconds between updates of the progress bar: reading the loss waits for the device
 
 
-def pick_device(name: str | None = None) -> torch.device:
-    """The named device; by default CUDA if available, then MPS, then the CPU. Raises ValueError if it is not available."""
-    if name is None:
-        name = (
-            "cuda"
-            if torch.cuda.is_available()
-            else "mps"
-            if torch.backends.mps.is_available()
-            else "cpu"
-        )
-    try:
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(
-            f"device {name!r} is not available here: choose 'cuda', 'mps' or 'cpu', or omit it"
-        ) from error
+def train(
+    model: nn.Module,
+    device: torch.device,
+    train_loader: Iterable,
+    optimizer: torch.optim.Optimizer,
+    scheduler: LRScheduler | None = None,
+    averaged: AveragedModel | None = None,
+    precision: str = "float32",
+) -> tuple[float, float]:
+    """Train for one epoch; returns the mean loss and the accuracy in % over the epoch."""
+    model.train()
+    meter, bar = Meter(device), tqdm(train_loader, file=sys.stdout, mininterval=REFRESH)
+    for data, target in bar:
+        data, target = data.to(device), target.to(device)
+        optimizer.zero_grad()
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+            output = model(data)
+            loss = F.nll_loss(output, target)
+        loss.backward()
+        optimizer.step()
+        if scheduler:
+            scheduler.step()  # sets the learning rate of the next batch
+        if averaged:
+            averaged.update_parameters(model)
+        meter.add(loss.detach() * len(data), output, target)
+        meter.show(bar, optimizer.param_groups[0]["lr"])
+    return meter.means()
 
 
-def pick_precision(device: torch.device, name: str = "auto") -> str:
-    """The precision of the forward and backward pass: "float32", or "bfloat16" (autocast; the weights stay float32).
-
-    "auto" is bfloat16 if PyTorch reports that the device has instructions for it (CUDA; CPUs with AVX-512 BF16), else float32.
-    """
-    if name not in ("auto", "float32", "bfloat16"):
-        raise ValueError(f"unknown precision {name!r}: choose 'auto', 'float32' or 'bfloat16'")
-    if name != "auto":
-        return name
-    cpu = getattr(torch.cpu, "get_capabilities", dict)()  # newer than the oldest supported PyTorch
-    fast = (
-        torch.cuda.is_bf16_supported(including_emulation=False)
-        if device.type == "cuda"
-        else device.type == "cpu" and cpu.get("avx512_bf16", False)
-    )
-    return "bfloat16" if fast else "float32"
-
-
-def tune_malloc() -> None:
-    """Make glibc keep freed memory for the next step instead of returning it to the system, for the whole process.
-
-    Without this, a training step on the CPU causes hundreds of page faults. Without glibc, this does nothing.
-    """
-    M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
-    try:
-        mallopt = ctypes.CDLL("libc.so.6").mallopt
-    except (OSError, AttributeError):
-        return
-    if mallopt(M_MMAP_THRESHOLD, 1 << 30) or mallopt(
-        M_MMAP_THRESHOLD, 1 << 25
-    ):  # older versions accept at most 32 MiB
-        mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1)
-
-
-def format_progress(loss: float, batch: int, accuracy: float) -> str:
-    """The text before the progress bar: loss and accuracy (in %) are means over the epoch so far."""
-    return f"Loss={loss:.4f} Batch_id={batch} Accuracy={accuracy:.2f}"
-
-
-def format_test(loss: float, correct: int, count: int, name: str = "Test set") -> str:
-    """The line after each epoch."""
-    return f"{name}: Average loss: {loss:.4f}, Accuracy: {correct}/{count} ({100 * correct / count:.2f}%)"
-
-
-def format_epoch(epoch: Mapping, batches: int, count: int, name: str = "Test set") -> str:
-    """What was printed for an epoch of a history: of `batches` batches, tested on `count` images."""
-    prefix = format_progress(epoch["train_loss"], batches - 1, epoch["train_accuracy"])
-    correct = round(epoch["test_accuracy"] * count / 100)
-    return "\n".join(
-        [
-            f"EPOCH: {epoch['epoch']}",
-            tqdm.format_meter(batches, batches, epoch["seconds"], prefix=prefix),
-            format_test(epoch["test_loss"], correct, count, name),
-        ]
-    )
+@torch.no_grad()
+def test(
+    model: nn.Module, device: torch.device, test_loader: Iterable, name: str = "Test set"
+) -> tuple[float, float]:
+    """Print and return the mean loss and the accuracy in %, computed in float32."""
+    model.eval()
+    meter = Meter(device)
+    for data, target in test_loader:
+        data, target = data.to(device), target.to(device)
+        output = model(data)
+        meter.add(F.nll_loss(output, target, reduction="sum"), output, target)
+    loss, accuracy = meter.means()
+    print(format_test(loss, meter.correct.item(), meter.seen, name), flush=True)
+    return loss, accuracy
 
 
 class DivergenceError(RuntimeError):
@@ -98,160 +74,151 @@ class DivergenceError(RuntimeError):
     record: dict | None = None
 
 
-def train(
-    model: nn.Module,
-    device: torch.device,
-    train_loader,
-    optimizer: torch.optim.Optimizer,
-    *,
-    scheduler: LRScheduler | None = None,
-    averaged: AveragedModel | None = None,
-    precision: str = "float32",
-    progress: bool = True,
-) -> tuple[float, float]:
-    """Train for one epoch; returns the mean loss and the accuracy in %, both averaged over the epoch.
+class Meter:
+    """The mean loss and accuracy so far. The sums stay on the device: reading them waits for it."""
 
-    `train_loader` yields `(data, target)`: a `Loader`, or any `DataLoader`. After every batch, `scheduler` sets the next learning
-    rate, and `averaged` is updated with the new weights.
+    def __init__(self, device: torch.device):
+        self.total_loss = torch.zeros((), device=device)
+        self.correct = torch.zeros((), dtype=torch.long, device=device)
+        self.seen, self.batches, self.refreshed = 0, 0, time.monotonic()
 
-    Raises DivergenceError when the loss is not finite: on the CPU at that batch, else at the next update of the progress bar.
+    def add(self, loss: torch.Tensor, output: torch.Tensor, target: torch.Tensor) -> None:
+        """Count a batch: the sum of its losses, its outputs (N, 10) and its labels (N,)."""
+        self.total_loss += loss
+        self.correct += (output.argmax(dim=1) == target).sum()
+        self.seen += len(target)
+        self.batches += 1
+
+    def means(self) -> tuple[float, float]:
+        """The mean loss and the accuracy in %."""
+        return self.total_loss.item() / self.seen, 100 * self.correct.item() / self.seen
+
+    def show(self, bar: tqdm, learning_rate: float) -> None:
+        """Update the progress bar a few times a second.
+
+        Raises DivergenceError when the loss is not finite: on the CPU at that batch, on another
+        device at the next update of the bar.
+        """
+        now = time.monotonic()
+        refresh = now - self.refreshed > REFRESH or self.batches == bar.total
+        if not refresh and self.total_loss.device.type != "cpu":
+            return
+        if not math.isfinite(self.total_loss.item()):
+            raise DivergenceError(
+                f"batch {self.batches - 1}, learning rate {learning_rate:.2g}: the loss is not "
+                "finite; try a lower learning rate"
+            )
+        if refresh:
+            self.refreshed = now
+            bar.set_description(format_progress(self.batches - 1, *self.means()), refresh=False)
+
+
+@torch.no_grad()
+def predict(
+    model: nn.Module, device: torch.device, loader: Iterable
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The predicted digit of each of the loader's N images, and its probability.
+
+    Returns int64 and float32 tensors of shape (N,), on the CPU.
     """
-    model.train()
-    total_loss, correct = (
-        torch.zeros((), device=device),
-        torch.zeros((), dtype=torch.long, device=device),
-    )
-    seen, refreshed = 0, time.monotonic()
-    with tqdm(train_loader, file=sys.stdout, mininterval=REFRESH, disable=not progress) as bar:
-        for batch, (data, target) in enumerate(bar):
-            data, target = data.to(device), target.to(device)
-            optimizer.zero_grad()
-            with (
-                contextlib.nullcontext()
-                if precision == "float32"
-                else torch.autocast(device.type, torch.bfloat16)
-            ):
-                output = model(data)
-                loss = F.nll_loss(output, target)
-            loss.backward()
-            optimizer.step()
-            if scheduler:
-                scheduler.step()
-            if averaged:
-                averaged.update_parameters(model)
-            total_loss += loss.detach() * len(data)
-            correct += (output.argmax(dim=1) == target).sum()
-            seen += len(data)
-            refresh = time.monotonic() - refreshed > REFRESH or batch + 1 == bar.total
-            if (refresh or device.type == "cpu") and not math.isfinite(total_loss.item()):
-                raise DivergenceError(
-                    f"batch {batch}, learning rate {optimizer.param_groups[0]['lr']:.2g}: the loss is not "
-                    "finite; try a lower learning rate"
-                )
-            if refresh:
-                refreshed = time.monotonic()
-                bar.set_description(
-                    format_progress(total_loss.item() / seen, batch, 100 * correct.item() / seen),
-                    refresh=False,
-                )
-    return total_loss.item() / seen, 100 * correct.item() / seen
-
-
-@torch.no_grad()
-def test(
-    model: nn.Module,
-    device: torch.device,
-    test_loader,
-    *,
-    name: str = "Test set",
-    progress: bool = True,
-) -> tuple[float, float]:
-    """Print and return the mean loss and the accuracy in % on the loader's images, computed in float32."""
     model.eval()
-    total_loss, correct, seen = (
-        torch.zeros((), device=device),
-        torch.zeros((), dtype=torch.long, device=device),
-        0,
+    confidence, prediction = zip(
+        *(model(data.to(device)).exp().max(dim=1) for data, _ in loader), strict=True
     )
-    for data, target in test_loader:
-        data, target = data.to(device), target.to(device)
-        output = model(data)
-        total_loss += F.nll_loss(output, target, reduction="sum")
-        correct += (output.argmax(dim=1) == target).sum()
-        seen += len(data)
-    if progress:
-        print(format_test(total_loss.item() / seen, correct.item(), seen, name), flush=True)
-    return total_loss.item() / seen, 100 * correct.item() / seen
-
-
-@torch.no_grad()
-def predict(model: nn.Module, device: torch.device, loader) -> tuple[torch.Tensor, torch.Tensor]:
-    """The predicted digit (int64) and its probability (float32) for each of the loader's N images: shape (N,), on the CPU."""
-    model.eval()
-    confidence, prediction = zip(*(model(data.to(device)).exp().max(dim=1) for data, _ in loader))
     return torch.cat(prediction).cpu(), torch.cat(confidence).cpu()
 
 
-def fit(
-    model: nn.Module,
-    device: torch.device,
-    train_loader,
-    test_loader,
-    optimizer: torch.optim.Optimizer,
-    epochs: int,
-    *,
-    scheduler: LRScheduler | None = None,
-    averaged: AveragedModel | None = None,
-    precision: str = "float32",
-    progress: bool = True,
-    test_name: str = "Test set",
-    history: list[dict] | None = None,
-    after_epoch: Callable[[list[dict]], None] | None = None,
-) -> list[dict]:
-    """Train and test for `epochs` epochs; returns the history, one dict per epoch.
+@dataclass
+class Setup:
+    """What a run trains with, as `experiments.prepare` makes it from a recipe.
 
-    Its keys: `epoch` (from 1), `learning_rate` (of the first batch), `train_loss`, `train_accuracy`, `test_loss`, `test_accuracy`,
-    `seconds` (of training). A `OneCycleLR` steps after every batch, any other scheduler after every epoch. The `averaged` model, if
-    given, is the one tested. A resumed run passes its `history`, which is extended in place; `after_epoch` is called with it.
+    The `averaged` model, if there is one, is the one that is tested. `state_dict` holds all that
+    training changes, the random generators included: a run that loads it continues bit for bit.
     """
-    tune_malloc()
-    per_batch = isinstance(scheduler, OneCycleLR)
-    history = [] if history is None else history
-    for epoch in range(len(history) + 1, epochs + 1):
-        if progress:
-            print(f"EPOCH: {epoch}")
-        started, learning_rate = time.perf_counter(), optimizer.param_groups[0]["lr"]
-        train_loss, train_accuracy = train(
-            model,
-            device,
-            train_loader,
-            optimizer,
-            averaged=averaged,
-            precision=precision,
-            scheduler=scheduler if per_batch else None,
-            progress=progress,
+
+    device: torch.device
+    precision: str
+    model: nn.Module
+    train_loader: Loader
+    test_loader: Loader
+    optimizer: torch.optim.Optimizer
+    scheduler: LRScheduler | None = None
+    averaged: AveragedModel | None = None
+    test_name: str = "Test set"
+
+    @property
+    def tested(self) -> nn.Module:
+        """The model that is tested and returned."""
+        return self.averaged.module if self.averaged else self.model
+
+    def _stateful(self) -> dict[str, Any]:
+        return {name: part for name, part in vars(self).items() if hasattr(part, "state_dict")}
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state of model, optimizer, scheduler, average and random generators."""
+        state = {name: part.state_dict() for name, part in self._stateful().items()}
+        state["generators"] = [self.train_loader.generator.get_state(), torch.get_rng_state()]
+        if self.device.type != "cpu":
+            state["generators"].append(torch.get_device_module(self.device).get_rng_state())
+        return state
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+        for name, part in self._stateful().items():
+            part.load_state_dict(state[name])
+        loader, cpu, *device = state["generators"]
+        self.train_loader.generator.set_state(loader)
+        torch.set_rng_state(cpu)
+        if device:
+            torch.get_device_module(self.device).set_rng_state(*device)
+
+
+def fit(setup: Setup, epochs: Iterable[int]) -> Iterator[dict]:
+    """Train and test for these epochs, counted from 1; yields a dict after each.
+
+    Its keys: `epoch`, `learning_rate` (of the first batch), `train_loss`, `train_accuracy`,
+    `test_loss`, `test_accuracy`, `seconds` (of training). Accuracies are in %. `OneCycleLR` and
+    `CyclicLR` step after every batch, any other scheduler after every epoch.
+    """
+    model, device, optimizer = setup.model, setup.device, setup.optimizer
+    per_batch = isinstance(setup.scheduler, (OneCycleLR, CyclicLR))
+    for epoch in epochs:
+        print(f"EPOCH: {epoch}")
+        started, result = time.perf_counter(), {"epoch": epoch}
+        result["learning_rate"] = optimizer.param_groups[0]["lr"]
+        scheduler = setup.scheduler if per_batch else None
+        result["train_loss"], result["train_accuracy"] = train(
+            model, device, setup.train_loader, optimizer, scheduler, setup.averaged, setup.precision
         )
-        seconds = time.perf_counter() - started
-        if scheduler and not per_batch:
-            scheduler.step()
-        test_loss, test_accuracy = test(
-            averaged.module if averaged else model,
-            device,
-            test_loader,
-            name=test_name,
-            progress=progress,
+        result["seconds"] = time.perf_counter() - started
+        if setup.scheduler and not per_batch:
+            setup.scheduler.step()
+        result["test_loss"], result["test_accuracy"] = test(
+            setup.tested, device, setup.test_loader, setup.test_name
         )
-        history.append(
-            {
-                "epoch": epoch,
-                "learning_rate": learning_rate,
-                "train_loss": train_loss,
-                "train_accuracy": train_accuracy,
-                "test_loss": test_loss,
-                "test_accuracy": test_accuracy,
-                "seconds": seconds,
-            }
-        )
-        if after_epoch:
-            after_epoch(history)
-    return history
+        yield result
+
+
+def moving_average(model: nn.Module, decay: float) -> AveragedModel:
+    """The exponential moving average of a model's weights and buffers, with a warm-up.
+
+    After n batches the decay is min(decay, (1 + n) / (10 + n)), as in TensorFlow's
+    ExponentialMovingAverage: the average soon forgets the first weights, which are random.
+    """
+
+    def update(averages: list[torch.Tensor], values: list[torch.Tensor], n: torch.Tensor) -> None:
+        count = int(n)
+        get_ema_multi_avg_fn(min(decay, (1 + count) / (10 + count)))(averages, values, n)
+
+    return AveragedModel(model, multi_avg_fn=update, use_buffers=True)
+
+
+def format_progress(batch: int, loss: float, accuracy: float) -> str:
+    """The text before the progress bar: loss and accuracy (in %) are means over the epoch."""
+    return f"Loss={loss:.4f} Batch_id={batch} Accuracy={accuracy:.2f}"
+
+
+def format_test(loss: float, correct: int, count: int, name: str = "Test set") -> str:
+    """The line after each epoch."""
+    accuracy = f"{correct}/{count} ({100 * correct / count:.2f}%)"
+    return f"{name}: Average loss: {loss:.4f}, Accuracy: {accuracy}"

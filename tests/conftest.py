@@ -1,4 +1,4 @@
-"""What the tests share."""
+"""What the tests share. Nothing outside changes a result: one thread, and a clean environment."""
 
 import os
 import subprocess
@@ -7,12 +7,16 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import hypothesis
 import pytest
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
-for name in ("MNIST_REDUCED", "MNIST_ROOT"):  # of the shell that runs the tests
-    os.environ.pop(name, None)
+for name in ("MNIST_REDUCED", "MNIST_ROOT", "MNIST_RESULTS", "PYTHONIOENCODING", "PYTHONWARNINGS"):
+    os.environ.pop(name, None)  # of the shell that runs the tests
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side with their subprocesses
+hypothesis.settings.register_profile("here", deadline=None, database=None)  # writes no files
+hypothesis.settings.load_profile("here")
 
 
 @pytest.fixture(scope="session")
@@ -26,22 +30,20 @@ def mnist():
 @pytest.fixture
 def results(tmp_path, monkeypatch):
     """The folder to which this test's records and checkpoints go."""
-    from src import records
+    from src import store
 
-    monkeypatch.setattr(records, "RESULTS", tmp_path)
+    monkeypatch.setattr(store, "RESULTS", tmp_path)
     return tmp_path
 
 
 @pytest.fixture
 def tiny(monkeypatch):
-    """An experiment of a second that is recorded: 2,000 images, one epoch, without being a smoke test."""
+    """An experiment of a second that is recorded: 2,000 images, one epoch, no smoke test."""
     from src import experiments
 
     load = experiments.load_mnist
     monkeypatch.setattr(
-        experiments,
-        "load_mnist",
-        lambda *where: tuple((images[:2000], labels[:2000]) for images, labels in load(*where)),
+        experiments, "load_mnist", lambda split, device, limit: load(split, device, 2000)
     )
     return replace(experiments.BASIC, epochs=1)
 

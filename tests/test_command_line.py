@@ -8,7 +8,7 @@ from src import __main__, experiments
 @pytest.mark.parametrize(
     "words, expected",
     [
-        ([], ["train", "study", "bench", "predict", "notebooks", "report"]),
+        ([], ["train", "study", "bench", "predict", "page", "report"]),
         (
             ["train"],
             ["basic,regularization,augmentation", "--seed", "--epochs", "--fresh", "--device"],
@@ -16,7 +16,6 @@ from src import __main__, experiments
         (["study"], ["--list", "--seeds", "--jobs", "--backend", "--scheduler", "--device"]),
         (["bench"], ["basic, regularization, augmentation", "--turns", "--quick", "--device"]),
         (["predict"], ["image", "--json", "--show"]),
-        (["notebooks"], ["nbconvert"]),
         (["report"], ["--check"]),
     ],
 )
@@ -39,25 +38,43 @@ def test_debug_shows_the_traceback(cli):
 def test_train_prints_the_log_of_every_epoch(cli, results, monkeypatch):
     monkeypatch.setenv("MNIST_REDUCED", "1")
     done = cli("train", "basic", "--device", "cpu")
-    lines = done.out.replace("\r", "\n").splitlines()
-    assert done.status == 0 and lines[0] == "EPOCH: 1"
-    assert (
-        lines[-2].startswith("Loss=")
-        and "Batch_id=15 Accuracy=" in lines[-2]
-        and "16/16" in lines[-2]
+    first, second, *lines = done.out.replace("\r", "\n").splitlines()
+    assert done.status == 0 and first.startswith("Smoke test: ") and second == "EPOCH: 1"
+    assert lines[-2].startswith("Loss=") and "Batch_id=15 Accuracy=" in lines[-2]
+    assert "16/16" in lines[-2] and lines[-1].startswith("Test set: Average loss: ")
+    assert lines[-1].endswith("%)") and "/2000 (" in lines[-1]
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+def test_whatever_the_terminal_can_encode(encoding, python, tmp_path):
+    (tmp_path / "😀.png").write_bytes(b"no image")
+    options = {"PYTHONIOENCODING": encoding, "MNIST_RESULTS": str(tmp_path), "MNIST_REDUCED": "1"}
+    done = python("-m", "src", "predict", str(tmp_path / "😀.png"), **options)
+    assert done.returncode == 1 and len(done.stderr.splitlines()) == 1
+    assert "is not a readable image" in done.stderr
+    done = python("-m", "src", "train", "basic", **options)
+    assert done.returncode == 0 and "Test set: " in done.stdout and done.stderr == ""
+
+
+def test_a_reader_that_leaves_ends_the_command_quietly(python):
+    code = (
+        "import subprocess, sys\n"
+        "command = subprocess.Popen([sys.executable, '-m', 'src', 'study', '--list'],\n"
+        "    stdout=subprocess.PIPE, stderr=subprocess.PIPE)\n"
+        "command.stdout.close()\n"
+        "print(command.stderr.read().decode())"
     )
-    assert (
-        lines[-1].startswith("Test set: Average loss: ")
-        and lines[-1].endswith("%)")
-        and "/2000 (" in lines[-1]
-    )
+    assert python("-c", code).stdout.strip() == ""
+
+
+def test_an_error_without_a_message_is_named(cli, monkeypatch):
+    monkeypatch.setattr(experiments, "run", lambda *_, **__: (_ for _ in ()).throw(OSError()))
+    assert cli("train", "basic").err == "python -m src: OSError\n"
 
 
 def test_study_list(cli):
     done = cli("study", "--list")
-    assert (
-        done.status == 0 and "of  60 runs recorded   Which dropout is best in step 2?" in done.out
-    )
+    assert done.status == 0 and "of  60 runs   Which dropout is best in step 2?" in done.out
 
 
 @pytest.mark.parametrize(

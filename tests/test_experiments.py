@@ -1,51 +1,59 @@
-"""Recipes: what they accept, and where their runs are recorded."""
+"""Recipes: what they accept, what they refuse, and where their runs are recorded."""
 
 import json
+import pickle
+from copy import deepcopy
 from dataclasses import asdict, replace
 
+import numpy as np
 import pytest
 import torch
 
-from src.experiments import AUGMENTATION, BASIC, REGULARIZATION, STEPS, moving_average, run
-from src.models import MODELS
-from src.records import load_records
+from src.evidence import report
+from src.experiments import (
+    AUGMENTATION,
+    BASIC,
+    OPTIMIZERS,
+    REGULARIZATION,
+    SCHEDULERS,
+    STEPS,
+    RecipeError,
+    prepare,
+    run,
+)
+from src.models import MODELS, count_parameters
+from src.store import load_records, record_key
 
 pytestmark = pytest.mark.usefixtures("results")
 
 
 def test_a_run_is_one_record(tiny):
     _, made = run(tiny, 7, "cpu", progress=False)
-    (kept,) = load_records("local").values()
+    (kept,) = load_records("runs", local=True).values()
     assert kept == json.loads(json.dumps(made))
-    assert kept["recipe"]["precision"] in ("float32", "bfloat16")  # what was used, not "auto"
-    assert kept["recipe"] == json.loads(
-        json.dumps(asdict(replace(tiny, precision=kept["recipe"]["precision"])))
-    )
+    precision = kept["recipe"]["precision"]  # what was used, not "auto"
+    assert precision in ("float32", "bfloat16")
+    assert kept["recipe"] == json.loads(json.dumps(asdict(replace(tiny, precision=precision))))
     assert kept["seed"] == 7 and kept["device"] == "cpu" and len(kept["fingerprint"]) == 8
-    assert set(kept["history"][0]) == {
-        "epoch",
-        "learning_rate",
-        "train_loss",
-        "train_accuracy",
-        "test_loss",
-        "test_accuracy",
-        "seconds",
-    }
-    assert {"seconds", "device_name", "threads", "python", "torch", "torchvision"} <= set(kept)
+    names = {"epoch", "learning_rate", "seconds"}
+    names |= {f"{part}_{measure}" for part in ("train", "test") for measure in ("loss", "accuracy")}
+    assert set(kept["history"][0]) == names
+    machine = {"device_name", "threads", "python", "torch", "torchvision", "commit"}
+    assert {"seconds", *machine} <= set(kept)
 
 
-def test_only_an_unchanged_step_with_seed_1_writes_tracked_files(tiny, results, monkeypatch):
+def test_only_publishing_changes_tracked_files(tiny, results, monkeypatch):
     monkeypatch.setitem(STEPS, "basic", tiny)
-    run(tiny, 2, progress=False)
-    run(replace(tiny, batch_size=256), 1, progress=False)
-    run(replace(tiny, name="mine"), 1, progress=False)
-    assert (
-        not (results / "runs.jsonl").exists()
-        and not list(results.glob("*.pt"))
-        and len(load_records("local")) == 3
-    )
-    run(tiny, 1, progress=False)
-    assert len(load_records("runs")) == 1 and (results / "basic.pt").exists()
+    for recipe, seed in ((tiny, 2), (replace(tiny, batch_size=256), 1), (tiny, 1)):
+        run(recipe, seed, progress=False)
+        assert [path.name for path in results.iterdir() if not path.name.startswith(".")] == [
+            "local"
+        ]
+    assert [path.name for path in (results / "local").glob("*.pt")] == ["basic.pt"]
+    report.publish()  # what make run does at its end: the unchanged step with seed 1
+    assert [record["seed"] for record in load_records("runs").values()] == [1]
+    assert (results / "basic.pt").exists() and not list((results / "local").glob("*.pt"))
+    assert len(load_records("runs", local=True)) == 2
 
 
 def test_runs_in_another_precision_or_of_a_changed_model_are_other_runs(tiny, monkeypatch):
@@ -58,103 +66,110 @@ def test_runs_in_another_precision_or_of_a_changed_model_are_other_runs(tiny, mo
         run(replace(tiny, precision=precision), 3, progress=False)
     monkeypatch.setitem(MODELS, "BasicNet", Wider)
     run(replace(tiny, precision="float32"), 3, progress=False)
-    assert len(load_records("local")) == 3
+    assert len(load_records("runs", local=True)) == 3
 
 
-def test_a_smoke_test_saves_nothing(results, monkeypatch):
+def test_a_smoke_test_saves_nothing_and_says_that_it_is_one(results, monkeypatch, capsys):
     monkeypatch.setenv("MNIST_REDUCED", "1")
-    run(BASIC, progress=False)
+    run(BASIC)
     assert not any(path.is_file() for path in results.rglob("*"))
+    assert capsys.readouterr().out.startswith("Smoke test: 2,000 images, and nothing is recorded.")
 
 
-@pytest.mark.parametrize(
-    "step, limit", [("basic", 10_578), ("regularization", 9_999), ("augmentation", 7_999)]
-)
+@pytest.mark.parametrize("step, limit", [*zip(STEPS, (10_578, 9_999, 7_999), strict=True)])
 def test_steps_are_within_the_limits(step, limit):
     experiment = STEPS[step]
     assert experiment.epochs <= 15 and experiment.split == "test"
-    assert (
-        sum(
-            parameter.numel()
-            for parameter in MODELS[experiment.model](**experiment.model_args).parameters()
-        )
-        <= limit
-    )
+    assert count_parameters(MODELS[experiment.model](**experiment.model_args)) <= limit
 
 
-@pytest.mark.parametrize(
-    "optimizer, arguments, scheduler, scheduler_args",
-    [
-        (
-            "SGD",
-            {"lr": 0.01, "momentum": 0.9, "nesterov": True},
-            "CosineAnnealingLR",
-            {"T_max": 15},
-        ),
-        ("RMSprop", {"lr": 0.001}, "ExponentialLR", {"gamma": 0.9}),
-        ("Adam", {"lr": 0.001, "fused": False}, None, {}),
-    ],
-)
-def test_a_recipe_takes_pytorchs_optimizers_and_schedulers(
-    optimizer, arguments, scheduler, scheduler_args, monkeypatch
-):
+REQUIRED = {
+    "StepLR": {"step_size": 5},
+    "MultiStepLR": {"milestones": (5, 10)},
+    "ExponentialLR": {"gamma": 0.9},
+    "CosineAnnealingLR": {"T_max": 15},
+    "CosineAnnealingWarmRestarts": {"T_0": 5},
+    "CyclicLR": {"base_lr": 0.001, "max_lr": 0.01},
+}
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_every_optimizer_that_is_offered_trains(optimizer, monkeypatch):
     monkeypatch.setenv("MNIST_REDUCED", "1")
-    _, made = run(
-        replace(
-            BASIC,
-            optimizer=optimizer,
-            optimizer_args=arguments,
-            scheduler=scheduler,
-            scheduler_args=scheduler_args,
-        ),
-        progress=False,
-    )
-    assert made["history"][0]["train_loss"] < 2.4
+    recipe = replace(BASIC, optimizer=optimizer, optimizer_args={"lr": 0.001})
+    _, made = run(recipe, progress=False)
+    assert 1 < made["history"][0]["train_loss"] < 2.4  # guessing gives ln 10, 2.30
+
+
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+def test_every_scheduler_that_is_offered_can_be_built(scheduler, monkeypatch):
+    monkeypatch.setenv("MNIST_REDUCED", "1")
+    arguments = {"momentum": 0.9, "lr": 0.01}
+    recipe = replace(BASIC, optimizer="SGD", optimizer_args=arguments, scheduler=scheduler)
+    recipe = replace(recipe, scheduler_args=REQUIRED.get(scheduler, {}))
+    assert type(prepare(recipe, 1, "cpu").scheduler).__name__ == scheduler
 
 
 @pytest.mark.parametrize(
     "fields, message",
     [
-        ({"optimiser": "SGD"}, "unexpected keyword argument 'optimiser'"),
-        (
-            {"model": "BasicNets"},
-            "unknown model 'BasicNets': choose one of BasicNet, RegularizedNet, AugmentedNet",
-        ),
+        ({"model": "BasicNets"}, "unknown model 'BasicNets': choose one of BasicNet, Reg"),
         ({"model_args": {"dropuot": 0.1}}, "unexpected keyword argument 'dropuot'"),
         ({"model_args": {"dropout": 1.5}}, "between 0 and 1, but got 1.5"),
-        ({"optimizer": "adam"}, "unknown optimizer 'adam': choose one of"),
-        ({"optimizer_args": {"learning_rate": 0.1}}, "unexpected keyword argument 'learning_rate'"),
-        ({"optimizer_args": {"lr": -0.1}}, "Invalid learning rate: -0.1"),
-        ({"scheduler": "StepLr"}, "unknown scheduler 'StepLr': choose one of LambdaLR"),
+        ({"optimizer": "adam"}, "unknown optimizer 'adam': choose one of SGD, Adam"),
+        ({"optimizer_args": {"learning_rate": 0.1}}, "optimizer_args={'learning_rate': 0.1}: "),
+        ({"optimizer_args": {"lr": -0.1}}, "optimizer_args={'lr': -0.1}: Invalid learning rate"),
+        ({"optimizer_args": {"lr": "fast"}}, "optimizer_args={'lr': 'fast'}: "),
+        ({"optimizer_args": {"lr": np.float32(0.1)}}, "optimizer_args['lr'] must hold plain"),
+        ({"optimizer_args": {"lr": torch.tensor(0.1)}}, "optimizer_args['lr'] must hold plain"),
+        ({"scheduler": "LambdaLR"}, "unknown scheduler 'LambdaLR': choose one of StepLR"),
         ({"scheduler_args": {"stepsize": 5}}, "unexpected keyword argument 'stepsize'"),
         ({"augmentation": {"degree": 7}}, "unexpected keyword argument 'degree'"),
-        (
-            {"augmentation": {"interpolation": "linear"}},
-            "expected mode to be 'bilinear', 'nearest'",
-        ),
+        ({"augmentation": {"degrees": "10"}}, "degrees must be a number of at least 0, got '10'"),
+        ({"augmentation": {"scale": 0.9}}, "scale must be two numbers, got 0.9"),
+        ({"augmentation": {"scale": (-1, 1)}}, "scale must be two factors above 0"),
+        ({"augmentation": {"interpolation": "linear"}}, "must be nearest or bilinear, got 'linear"),
         ({"epochs": 0}, "epochs must be a positive integer, got 0"),
         ({"epochs": 1.5}, "epochs must be a positive integer, got 1.5"),
         ({"batch_size": "128"}, "batch_size must be a positive integer, got '128'"),
-        ({"ema_decay": 1}, "ema_decay must be between 0 and 1, or None, got 1"),
-        ({"split": "train"}, "unknown split 'train': choose 'test' or 'validation'"),
-        ({"precision": "half"}, "unknown precision 'half': choose 'auto', 'float32' or 'bfloat16'"),
+        ({"normalized": "no"}, "normalized must be True or False, got 'no'"),
+        ({"ema_decay": 1}, "ema_decay must be None or in (0, 1), got 1"),
+        ({"split": "train"}, "split='train': unknown split 'train': choose one of fold 1"),
+        ({"precision": "half"}, "precision='half': unknown precision 'half': choose 'auto'"),
     ],
 )
 def test_a_wrong_recipe_is_refused_in_one_line(fields, message, results, monkeypatch):
     monkeypatch.setenv("MNIST_REDUCED", "1")
-    with pytest.raises((ValueError, TypeError)) as raised:
+    with pytest.raises(RecipeError) as raised:
         run(replace(REGULARIZATION, **fields), progress=False)
     assert message in str(raised.value) and "\n" not in str(raised.value)
+    assert raised.value._render_traceback_() == [f"RecipeError: {raised.value}"]  # in Jupyter
     assert not any(path.is_file() for path in results.rglob("*"))
+
+
+def test_a_recipe_cannot_be_changed_and_is_the_same_however_it_is_written():
+    with pytest.raises(TypeError, match="a recipe cannot be changed"):
+        BASIC.optimizer_args["lr"] = 1
+    with pytest.raises(TypeError, match="a recipe cannot be changed"):
+        AUGMENTATION.augmentation.update(degrees=7)
+    for copied in (pickle.loads(pickle.dumps(AUGMENTATION)), deepcopy(AUGMENTATION)):
+        assert copied == AUGMENTATION and hash(copied) == hash(AUGMENTATION)
+    as_list = replace(AUGMENTATION, augmentation={**AUGMENTATION.augmentation, "scale": [0.9, 1.1]})
+    assert as_list == AUGMENTATION
+    assert replace(BASIC, split="fold 6") == replace(BASIC, split="validation")
+    one, other = (replace(BASIC, optimizer_args={"lr": rate}) for rate in (1, 1.0))
+    rest = {"seed": 1, "device": "cpu", "fingerprint": "0"}
+    assert record_key({"recipe": asdict(one), **rest}) == record_key(
+        {"recipe": asdict(other), **rest}
+    )
 
 
 def test_a_run_that_diverges_stops_at_once_and_is_recorded_as_failed(tiny):
     diverging = replace(tiny, optimizer="SGD", optimizer_args={"lr": 1e9})
-    with pytest.raises(
-        RuntimeError, match=r"batch \d+, learning rate 1e\+09: the loss is not finite; try a lower"
-    ):
+    message = r"batch \d+, learning rate 1e\+09: the loss is not finite; try a lower"
+    with pytest.raises(RuntimeError, match=message):
         run(diverging, progress=False)
-    (kept,) = load_records("local").values()
+    (kept,) = load_records("runs", local=True).values()
     assert "batch" in kept["failed"] and kept["history"] == []
 
 
@@ -164,21 +179,7 @@ def test_a_seed_that_is_not_a_non_negative_integer_is_refused(seed):
         run(BASIC, seed, progress=False)
 
 
-def test_the_moving_average_warms_up_to_its_decay():
-    model = torch.nn.Linear(1, 1, bias=False)
-    averaged = torch.optim.swa_utils.AveragedModel(model, multi_avg_fn=moving_average(0.9))
-    generator, expected = torch.Generator().manual_seed(1), None
-    for n in range(200):
-        value = torch.rand((), generator=generator)
-        torch.nn.init.constant_(model.weight, value)
-        averaged.update_parameters(model)
-        decay = min(0.9, (1 + n) / (10 + n))
-        expected = value if expected is None else decay * expected + (1 - decay) * value
-        assert averaged.module.weight.item() == pytest.approx(expected.item(), rel=1e-5)
-
-
 def test_the_average_is_useful_after_one_epoch(tiny):
-    _, made = run(
-        replace(AUGMENTATION, epochs=2), 1, "cpu", progress=False
-    )  # of 2,000 images: 32 batches in all
-    assert made["history"][-1]["test_accuracy"] > 60
+    # Of 2,000 images: 32 batches in all. Seen: 75 to 89 % over ten seeds; guessing gives 10 %.
+    _, made = run(replace(AUGMENTATION, epochs=2), 1, "cpu", progress=False)
+    assert made["history"][-1]["test_accuracy"] > 50

@@ -14,25 +14,26 @@ import torch
 from src.experiments import BASIC, run
 from src.models import MODELS
 
-# A run of three short epochs with everything that has a state: dropout, augmentation, averaging, momentum and a scheduler. Its
-# parent, which has imported everything and so restarts it at once, kills it at random moments.
+# A run of three short epochs with everything that has a state: dropout, augmentation, averaging,
+# momentum and a scheduler. Its parent, which has imported everything and so restarts it at once,
+# kills it at random moments.
 KILLS = """
 import hashlib, json, os, random, signal, sys, time
 from dataclasses import replace
 from pathlib import Path
 import torch
-from src import data, experiments, records
+from src import data, experiments, store
 from src.experiments import AUGMENTATION, run
 
 torch.set_num_threads(1)
 data.read_mnist(data.data_root())  # once, for all children
 fit = experiments.fit
 
-def count_resumed(*args, history, **options):
-    if history:
+def count_resumed(setup, epochs):
+    if epochs.start > 1:
         with open(results / "resumed", "a") as file:
             file.write("x")
-    return fit(*args, history=history, **options)
+    return fit(setup, epochs)
 
 experiments.fit = count_resumed
 recipe = replace(AUGMENTATION, model="RegularizedNet", model_args={"dropout": 0.1})
@@ -43,11 +44,11 @@ def start(folder):
     child = os.fork()
     if child:
         return child
-    records.RESULTS = results / folder
+    store.RESULTS = results / folder
     model, record = run(recipe, seed=3, device="cpu", progress=False)
-    history = [{name: value for name, value in epoch.items() if name != "seconds"} for epoch in record["history"]]
-    weights = hashlib.sha256(b"".join(value.numpy().tobytes() for value in model.state_dict().values())).hexdigest()
-    done.write_text(json.dumps([history, weights]))
+    history = [{**epoch, "seconds": None} for epoch in record["history"]]
+    weights = b"".join(value.numpy().tobytes() for value in model.state_dict().values())
+    done.write_text(json.dumps([history, hashlib.sha256(weights).hexdigest()]))
     os._exit(0)
 
 def outcome():
@@ -72,7 +73,8 @@ while kills < 4:
             os.waitpid(start("killed"), 0)
         assert outcome() == expected, "the resumed run differs"
 assert not list((results / "killed" / ".checkpoints").glob("*.pt"))
-print(json.dumps({"kills": kills, "resumed": len((results / "resumed").read_text()), "epochs": len(expected[0])}))
+resumed = len((results / "resumed").read_text())
+print(json.dumps({"kills": kills, "resumed": resumed, "epochs": len(expected[0])}))
 """
 
 
@@ -108,17 +110,12 @@ def interrupted(results, monkeypatch):
     return checkpoint
 
 
-def test_a_resumed_run_prints_all_epochs(interrupted, capsys):
+def test_a_resumed_run_says_where_it_resumes(interrupted, capsys):
     _, record = run(BASIC)
     assert len(record["history"]) == 3 and not interrupted.exists()
     lines = capsys.readouterr().out.replace("\r", "\n").splitlines()
-    assert lines[0] == "Resuming an interrupted run after epoch 1."
-    assert [line for line in lines if line.startswith("EPOCH")] == [
-        "EPOCH: 1",
-        "EPOCH: 2",
-        "EPOCH: 3",
-    ]
-    assert sum(line.startswith("Test set: ") for line in lines) == 3
+    assert lines[1] == "Resuming an interrupted run after epoch 1."
+    assert [line for line in lines if line.startswith("EPOCH")] == ["EPOCH: 2", "EPOCH: 3"]
 
 
 def test_fresh_starts_over(interrupted, capsys):
@@ -144,9 +141,7 @@ def test_a_damaged_checkpoint_is_reported_and_the_run_starts_over(content, inter
 def test_a_checkpoint_of_a_changed_model_is_reported_and_the_run_starts_over(
     interrupted, capsys, monkeypatch
 ):
-    class Changed(
-        MODELS["BasicNet"]
-    ):  # with layers of the same shapes, so that the weights would load
+    class Changed(MODELS["BasicNet"]):  # layers of the same shapes: the weights would load
         def __init__(self):
             super().__init__()
             self.features[0][1] = torch.nn.Tanh()
@@ -154,23 +149,22 @@ def test_a_checkpoint_of_a_changed_model_is_reported_and_the_run_starts_over(
     monkeypatch.setitem(MODELS, "BasicNet", Changed)
     _, record = run(BASIC, progress=False)
     assert len(record["history"]) == 3
-    assert (
-        capsys.readouterr().err
-        == f"{interrupted.name} is of another model, PyTorch version or thread count: starting over\n"
-    )
+    error = capsys.readouterr().err
+    assert error.startswith(f"{interrupted.name} is of another model, PyTorch version, ")
+    assert error.endswith(": starting over\n") and error.count("\n") == 1
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="sends a signal that Windows lacks")
 def test_ctrl_c_on_the_command_line_is_one_line(tmp_path):
-    command = (
-        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # which a background job ignores
-        "from pathlib import Path; from src import records; records.RESULTS = Path(sys.argv[1])\n"
+    code = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from src.__main__ import main; main(['train', 'basic', '--device', 'cpu'])"
-    )
+    )  # a job in the background ignores the signal otherwise
     process = subprocess.Popen(
-        [sys.executable, "-c", command, str(tmp_path)],
+        [sys.executable, "-c", code],
         cwd=Path(__file__).parent.parent,
-        text=True,
-        env={**os.environ, "MNIST_REDUCED": "500"},
+        encoding="utf-8",
+        env={**os.environ, "MNIST_REDUCED": "500", "MNIST_RESULTS": str(tmp_path)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
@@ -179,8 +173,6 @@ def test_ctrl_c_on_the_command_line_is_one_line(tmp_path):
             break
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
-    lines = [line for line in errors.splitlines() if line.strip()]
-    assert process.returncode == 130 and len(lines) == 1, errors
-    assert lines[0].startswith("python -m src: Interrupted after ") and lines[0].endswith(
-        "again to resume."
-    )
+    (line,) = [line for line in errors.splitlines() if line.strip()]
+    assert process.returncode == 130
+    assert line.startswith("python -m src: Interrupted after ") and line.endswith("to resume.")

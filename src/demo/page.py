@@ -15,7 +15,7 @@ from torch import nn
 from ..data import MEAN, STD, load_mnist
 from ..experiments import load_model
 from ..models import AugmentedNet, count_parameters
-from ..records import atomic_write
+from ..store import atomic_write
 from .digits import Classifier
 
 PARTS = Path(__file__).parent / "page"

@@ -1,47 +1,28 @@
-"""The generated parts of both READMEs and the pictures in `images/`, from the records; and whether they agree with them."""
+"""What is generated from the records: the tables in the READMEs, the pictures and the page.
 
-import contextlib
-import hashlib
-import io
+`TABLES` and `PICTURES` list it; `write` makes all of it, `check` says what does not agree.
+"""
+
 import json
+import math
+import os
 import re
-from collections.abc import Callable, Mapping
-from fractions import Fraction
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import nbformat
-import torch
-import torchsummary
 from matplotlib.figure import Figure
 from PIL import Image
 
-from .. import plots
-from ..data import Loader, load_mnist, smoke_test_epochs
+from .. import plots, store
 from ..demo import page
-from ..experiments import STEPS, load_model, weights_path
-from ..models import MODELS, count_parameters
-from ..records import load_records
-from ..training import format_epoch, predict
-from . import benchmark, figures
-from .analysis import (
-    TARGETS,
-    analysis,
-    headline,
-    keep_numbers_together,
-    last_accuracies,
-    markdown_table,
-    seed1_record,
-    sensitivity,
-    smallest_consistent,
-    step_3_records,
-    study_numbers,
-    study_table,
-    summary,
-    trained,
-)
-from .studies import CLAIMS, STUDIES, study_records
+from ..experiments import STEPS, smoke_test_epochs
+from . import figures, statistics, tables
+from .runner import PLATFORMS, run_key, seed1_record, study_records
+from .studies import CLAIMS, STUDIES
 
 ROOT = Path(__file__).parent.parent.parent
 README, EVIDENCE, IMAGES = ROOT / "README.md", ROOT / "results" / "README.md", ROOT / "images"
@@ -52,282 +33,187 @@ def notebook_path(step: str) -> Path:
     return ROOT / "Notebooks" / f"MNIST_{step}.ipynb"
 
 
-def log(record: Mapping) -> str:
-    """What training printed, from the record."""
-    batches = -(-record["train_size"] // record["recipe"]["batch_size"])
-    return "\n".join(
-        format_epoch(epoch, batches, record["test_size"]) for epoch in record["history"]
-    )
-
-
-def results_table() -> str:
-    """What the steps reach over their seeds, and what the original's recipes reach."""
-    rows = []
-    for number, (step, experiment) in enumerate(STEPS.items(), 1):
-        ours, original = (summary(study_records(study)[step]) for study in ("steps", "original"))
-        parameters = count_parameters(MODELS[experiment.model]())
-        rows.append(
-            [
-                f"{number}: [{step}](Notebooks/MNIST_{step}.ipynb)",
-                TARGETS[step][0],
-                f"{parameters:,}",
-                ours["train"],
-                f"**{ours['test']}**",
-                ours["lowest"],
-                ours["consistent"],
-                original["test"] + original["note"],
-            ]
-        )
-    return keep_numbers_together(
-        markdown_table(
-            [
-                "step",
-                "target",
-                "parameters",
-                "train %",
-                "test %",
-                "lowest of the last five epochs",
-                "consistent seeds",
-                "original's recipe, test %",
-            ],
-            rows,
-        )
-    )
-
-
-def hyperparameters() -> str:
-    """The recipes of the three steps side by side, as they were run: arguments by their names, 1/28 as a fraction."""
-    recipes = [seed1_record(step)["recipe"] for step in STEPS]
-    return markdown_table(
-        ["", *STEPS],
-        (
-            [name, *(_value(recipe[name]) for recipe in recipes)]
-            for name in recipes[0]
-            if name not in ("name", "split")
-        ),
-    )
-
-
-def _value(value: object) -> str:
-    text = (
-        ", ".join(f"{name} {item}" for name, item in value.items())
-        if isinstance(value, dict)
-        else str(value)
-    )
-    return (
-        re.sub(
-            r"0\.\d{9,}", lambda match: str(Fraction(match[0]).limit_denominator(100)), text
-        ).replace("None", "")
-        or "–"
-    )
-
-
-def architecture() -> str:
-    """The torchsummary table of the final model."""
-    printed = io.StringIO()
-    with contextlib.redirect_stdout(printed):
-        torchsummary.summary(MODELS[STEPS["augmentation"].model](), (1, 28, 28), device="cpu")
-    return f"```text\n{printed.getvalue().strip()}\n```"
-
-
-def study_hours() -> str:
-    """How many runs are recorded, and how long they took: a sentence."""
-    records = load_records("study").values()
-    hours = sum(record["seconds"] * record["threads"] for record in records) / 3600
-    return f"{len(records)} runs are recorded: {hours:.0f}\u00a0core-hours."
-
-
-PARTS: dict[Path, dict[str, Callable[[], str]]] = {
+TABLES: dict[Path, dict[str, Callable[[], str]]] = {
     README: {
-        "headline": headline,
-        "results": results_table,
-        "hyperparameters": hyperparameters,
-        "analysis": lambda: "\n\n".join(
-            f"**Step {i}, {step}.** {analysis(step)}" for i, step in enumerate(STEPS, 1)
-        ),
-        "architecture": architecture,
-        "log": lambda: f"```text\n{log(seed1_record('augmentation'))}\n```",
+        "results": tables.results_table,
+        "hyperparameters": tables.hyperparameters,
+        "architecture": tables.architecture,
+        "log": lambda: f"```text\n{tables.log(seed1_record('augmentation'))}\n```",
     },
     EVIDENCE: {
-        "studies": study_hours,
-        **{name: partial(study_table, name) for name in STUDIES},
-        "neighbours": sensitivity,
-        "smallest": smallest_consistent,
-        "speed": lambda: benchmark.table(benchmark.load()),
+        "facts": tables.facts,
+        "resolution": tables.resolution_table,
+        **{name: partial(tables.study_table, name) for name in STUDIES},
+        "claims": tables.claims_table,
+        "speed": tables.speed_table,
     },
 }
 
 
-def draw_fixed(*_weights: str) -> Figure:
-    """Test images that the trained model of step 2 misclassifies and that of step 3 classifies correctly."""
-    _, (images, labels) = load_mnist()
-    before, after = (
-        predict(load_model(step), torch.device("cpu"), Loader(images, labels))[0]
-        for step in ("regularization", "augmentation")
-    )
-    fixed = ((before != labels) & (after == labels)).nonzero().flatten()[:24]
-    return plots.digits(images[fixed], [f"step 2: {before[i]}\nstep 3: {after[i]}" for i in fixed])
+def _study_picture(study: str) -> list:
+    label = f"lowest of the last five epochs, {next(iter(STUDIES[study].experiments.values())).split} (%)"
+    return [tables.accuracies(study), tables.differences(study), label, STUDIES[study].reference]
 
 
-# For each picture in images/, without its ".png", the function that draws it, and the data it draws.
+def _steps_picture() -> list:
+    runs = {}
+    for number, records in enumerate(study_records("steps").values(), 1):
+        histories = statistics.trained(records)
+        runs[f"step {number}"] = [[epoch["test_accuracy"] for epoch in run] for run in histories]
+    return [runs]
+
+
+def _epochs_picture() -> list:
+    values = tables.accuracies("epochs")
+    values = {label: lowest for label, lowest in values.items() if not math.isnan(lowest[0])}
+    return [values, "epochs", "lowest of the last five epochs (%)"]
+
+
+def _parameters_picture() -> list:
+    values = tables.accuracies("parameters", statistics.last)
+    claims = [[claim.parameters, claim.accuracy] for claim in CLAIMS]
+    return [values, "parameters", "test accuracy after the last epoch (%)", claims]
+
+
+# For each picture in images/, without its ".png": the function that draws it, and its arguments.
 PICTURES: dict[str, tuple[Callable[..., Figure], Callable[[], list]]] = {
-    "fixed": (
-        draw_fixed,
-        lambda: [
-            hashlib.sha256(weights_path(step).read_bytes()).hexdigest()
-            for step in ("regularization", "augmentation")
-        ],
-    ),
-    "steps": (
-        figures.steps,
-        lambda: [
-            {
-                f"step {number}": trained(records)
-                for number, records in enumerate(study_records("steps").values(), 1)
-            }
-        ],
-    ),
+    "steps": (figures.steps, _steps_picture),
     "augmentation": (plots.curves, lambda: [seed1_record("augmentation")["history"]]),
-    "parameters": (
-        figures.worth,
-        lambda: [last_accuracies("parameters"), "parameters", "test accuracy (%)", CLAIMS],
-    ),
-    "epochs": (
-        figures.worth,
-        lambda: [last_accuracies("epochs"), "epochs", "validation accuracy (%)"],
-    ),
-    **{
-        name: (figures.study, partial(study_numbers, name))
-        for name in STUDIES
-        if name not in ("steps", "parameters", "epochs")
-    },
-    "benchmark": (
-        plots.bars,
-        lambda: [
-            benchmark.ratios(benchmark.load(), "augmentation"),
-            "time per epoch relative to ours",
-        ],
-    ),
+    "parameters": (figures.worth, _parameters_picture),
+    "epochs": (figures.worth, _epochs_picture),
+}
+PICTURES |= {
+    name: (figures.study, partial(_study_picture, name))
+    for name in STUDIES
+    if name not in ("steps", "parameters", "epochs")
 }
 
 
 def draw(name: str) -> Figure:
-    """A picture of the READMEs, such as "steps" or the name of a study, from the records as they are."""
+    """A picture of the READMEs, such as "steps" or the name of a study."""
     make, read = PICTURES[name]
     return make(*read())
 
 
-def _digest(data: object) -> str:
-    return hashlib.sha256(
-        re.sub(r'"seconds": [^,}]+', "", json.dumps(data, sort_keys=True)).encode()
-    ).hexdigest()  # not drawn
+def page_numbers() -> dict[str, str]:
+    """The numbers that the page states."""
+    histories = statistics.trained(study_records("steps")["augmentation"])
+    accuracy = tables.format_mean([*map(statistics.last, histories)])
+    return {"seeds": str(len(histories)), "accuracy": f"{accuracy} %"}
 
 
-def expected_notebook_text(step: str) -> list[str]:
-    """The texts from the records that the outputs of a step's notebook must contain."""
-    studies = {
-        "basic": ["learning_rate_basic"],
-        "augmentation": ["ablation"],
-        "regularization": ["parts", "dropout", "step_size", "learning_rate_regularization"],
-    }[step]
-    return [
-        analysis(step, seed1_record(step)),
-        *map(study_table, studies),
-        *([smallest_consistent()] if step == "augmentation" else []),
+def _marked(table: str) -> re.Pattern:
+    start, end = f"<!-- generated: {table} -->\n", "<!-- end -->"
+    return re.compile(rf"(?<={start})(?:(?!<!--).)*(?={end})", re.DOTALL)
+
+
+def publish() -> None:
+    """Move what was run here into the evidence: the steps, the studies, a benchmark."""
+    steps = {run_key(STEPS[step], 1, *platform): step for step in STEPS for platform in PLATFORMS}
+    for step in STEPS:
+        local = store.weights_path(step, local=True)
+        if local.exists():
+            os.replace(local, store.weights_path(step))
+    store.publish_records("runs", "runs", lambda key, record: key in steps)
+    runs = [
+        run
+        for study in STUDIES.values()
+        for label in study.experiments
+        for run in study.runs(label)
     ]
-
-
-def _pattern(part: str) -> re.Pattern:
-    return re.compile(
-        rf"(?<=<!-- generated: {part} -->\n)(?:(?!<!--).)*(?=<!-- end -->)", re.DOTALL
-    )
+    planned = {run_key(*run, *platform) for run in runs for platform in PLATFORMS}
+    store.publish_records("study", "study", lambda key, record: key in planned)
+    if (bench := store.RESULTS / "local" / "bench.json").exists():
+        os.replace(bench, store.RESULTS / "bench.json")
 
 
 def write() -> None:
-    """Write the generated parts and the pictures; a smoke test leaves them unchanged."""
+    """Publish what was run, and write tables, pictures and page; a smoke test changes nothing."""
     if smoke_test_epochs():
         return
-    texts = {path: path.read_text(encoding="utf-8") for path in PARTS}
-    for path, parts in PARTS.items():
-        for name, make in parts.items():
-            texts[path], count = _pattern(name).subn(
-                make().replace("\\", r"\\") + "\n", texts[path]
-            )
+    publish()
+    for path, made in TABLES.items():
+        text = path.read_text(encoding="utf-8")
+        for name, make in made.items():
+            text, count = _marked(name).subn(make().replace("\\", r"\\") + "\n", text)
             if count != 1:
-                raise RuntimeError(
-                    f"{path.relative_to(ROOT)}: expected the markers of the part {name!r} once, found {count}"
-                )
-    write_page()
+                place = path.relative_to(ROOT)
+                raise RuntimeError(f"{place}: expected the markers of {name!r} once, found {count}")
+        path.write_text(text, encoding="utf-8", newline="\n")
+    page.write(page_numbers())
     for name, (make, read) in PICTURES.items():
         data = read()
         figure = make(*data)
-        figure.savefig(IMAGES / f"{name}.png", metadata={"Software": None, "Data": _digest(data)})
+        metadata = {"Software": None, "Data": json.dumps(_round(data))}
+        figure.savefig(IMAGES / f"{name}.png", metadata=metadata)
         plt.close(figure)
-    for path, text in texts.items():
-        path.write_text(text, encoding="utf-8", newline="\n")
-
-
-def page_numbers() -> dict[str, str]:
-    """The numbers that the page states."""
-    records = step_3_records()
-    found = summary(records)
-    return {
-        "seeds": str(len(trained(records))),
-        "accuracy": keep_numbers_together(f"{found['test']} %{found['note']}"),
-    }
-
-
-def write_page() -> None:
-    """Write `docs/index.html`; a smoke test leaves it unchanged."""
-    if not smoke_test_epochs():
-        page.write(page_numbers())
 
 
 def check() -> list[str]:
-    """What does not agree with the records: one line for each README part, picture or notebook."""
-    texts = {path: path.read_text(encoding="utf-8") for path in PARTS}
+    """What does not agree with the records: one line for each table, picture or notebook."""
+    faults = []
+    for path, made in TABLES.items():
+        text = path.read_text(encoding="utf-8")
+        for name, make in made.items():
+            if _marked(name).findall(text) != [make() + "\n"]:
+                faults.append(f"{path.relative_to(ROOT)}, table {name!r}")
+    for name, (_, read) in PICTURES.items():
+        if not _agree(_drawn(IMAGES / f"{name}.png"), _round(read())):
+            faults.append(f"images/{name}.png")
+    if not page.is_current(page_numbers()):
+        faults.append("docs/index.html")
     faults = [
-        f"{path.relative_to(ROOT)}, part {name!r}"
-        for path, parts in PARTS.items()
-        for name, make in parts.items()
-        if _pattern(name).findall(texts[path]) != [make() + "\n"]
-    ]
-    faults += [
-        f"images/{name}.png"
-        for name, (_, read) in PICTURES.items()
-        if _stored_digest(name) != _digest(read())
-    ]
-    faults += [] if page.is_current(page_numbers()) else ["docs/index.html"]
-    faults = [
-        f"{fault} does not agree with the records: update it with python -m src report"
-        for fault in faults
+        f"{fault} does not agree with the records: run python -m src report" for fault in faults
     ]
     for step in STEPS:
-        outputs = [
-            output
-            for cell in nbformat.read(notebook_path(step), as_version=4).cells
-            for output in cell.get("outputs", [])
-        ]
+        cells = nbformat.read(notebook_path(step), as_version=4).cells
+        outputs = [output for cell in cells for output in cell.get("outputs", [])]
         shown = "\n".join(
             output.get("text") or output.get("data", {}).get("text/markdown", "")
             for output in outputs
         )
-        if _log_lines(shown) != _log_lines(log(seed1_record(step))) or any(
-            text not in shown for text in expected_notebook_text(step)
-        ):
-            faults.append(
-                f"{notebook_path(step).name} does not agree with the records: update it with python -m src notebooks"
-            )
+        expected = [tables.study_table(name) for name in _shown_studies(cells)]
+        same_log = _log_lines(shown) == _log_lines(tables.log(seed1_record(step)))
+        if not same_log or any(table not in shown for table in expected):
+            name = notebook_path(step).name
+            faults.append(f"{name} does not agree with the records: run it again, or make run")
     return faults
 
 
-def _stored_digest(name: str) -> str | None:
+def _shown_studies(cells: Sequence[Mapping]) -> list[str]:
+    return re.findall(r"study_table\(\"(\w+)\"\)", "\n".join(cell["source"] for cell in cells))
+
+
+def _log_lines(printed: str) -> list[tuple[str, ...]]:
+    """Epoch, last line of the bar without times, and test line, of every epoch."""
+    pattern = r"^(EPOCH: \d+)\n(Loss=[^:]*).*\n(Test set: .*)$"
+    return re.findall(pattern, printed, re.MULTILINE)
+
+
+def _drawn(path: Path) -> Any:
+    """The numbers that a picture draws, as `write` stored them; None if there are none."""
     try:
-        with Image.open(IMAGES / f"{name}.png") as image:
-            return image.info.get("Data")
-    except FileNotFoundError:
+        with Image.open(path) as image:
+            return json.loads(image.info["Data"])
+    except (OSError, LookupError, ValueError):
         return None
 
 
-def _log_lines(printed: str) -> list[str]:
-    return re.findall(r"^EPOCH: .*|^Loss=[^:]*|^Test set: .*", printed, re.MULTILINE)
+def _round(data: Any) -> Any:
+    """The data with four decimals, more than a picture shows, as JSON reads it; without times."""
+    if isinstance(data, Mapping):
+        return {name: _round(part) for name, part in data.items() if name != "seconds"}
+    if isinstance(data, (list, tuple)):
+        return [_round(part) for part in data]
+    return round(data, 4) if isinstance(data, float) else data
+
+
+def _agree(one: Any, other: Any) -> bool:
+    """Whether two pieces of data are the same, numbers within rounding."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_agree(one[name], other[name]) for name in one)
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(_agree, one, other))
+    if isinstance(one, (int, float)) and isinstance(other, (int, float)):
+        return math.isclose(one, other, abs_tol=2e-4)
+    return one == other

@@ -1,0 +1,255 @@
+"""The tables of the READMEs and the notebooks, as Markdown, from the records.
+
+Numbers are written here, sentences by people. Every function reads the records as they are.
+"""
+
+import contextlib
+import io
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from fractions import Fraction
+from statistics import mean, stdev
+
+import torchsummary
+from tqdm import tqdm
+
+from .. import store
+from ..experiments import STEPS, TARGET
+from ..models import MODELS, count_parameters
+from ..training import format_progress, format_test
+from . import benchmark, statistics
+from .runner import study_records
+from .studies import CLAIMS, STUDIES
+
+# The mean test accuracy in % that meets a step's target; None if every seed has to be consistent.
+TARGETS = {"basic": 97.96, "regularization": TARGET, "augmentation": None}
+REPORTED = {"basic": 97.96, "regularization": 99.33, "augmentation": 99.44}  # by the original
+
+
+def markdown_table(header: Sequence[object], rows: Iterable[Sequence[object]]) -> str:
+    """A Markdown table."""
+    lines = (header, ["---"] * len(header), *rows)
+    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
+
+
+def format_mean(values: Sequence[float]) -> str:
+    """Mean ± standard deviation; of a single value, the value; "–" without a number."""
+    if not values or any(map(math.isnan, values)):
+        return "–"
+    return f"{mean(values):.2f} ± {stdev(values):.2f}" if len(values) > 1 else f"{values[0]:.2f}"
+
+
+def format_difference(gain: float, low: float, high: float) -> str:
+    """A difference in percentage points with its interval, and whether it is resolved."""
+    if math.isnan(gain):
+        return "–"
+    # Rounded first, so that the text agrees with itself; + 0.0: no negative zero.
+    numbers = [round(value, 2) + 0.0 for value in (gain, low, high)]
+    texts = [f"{value:+.2f}".replace("-", "−") for value in numbers]
+    if math.isinf(low):
+        return f"{texts[0]} (one seed)"
+    resolved = "" if numbers[1] > 0 or numbers[2] < 0 else ", not resolved"
+    return f"{texts[0]} ({texts[1]} to {texts[2]}){resolved}"
+
+
+def format_consistent(records: Sequence[Mapping]) -> str:
+    """How many seeds are consistent, with the exact interval of their share; "–" for few epochs."""
+    finished = [record for record in records if "failed" not in record]
+    if finished and all(len(record["history"]) < 5 for record in finished):
+        return "–"
+    count = sum(map(statistics.is_consistent, records))
+    low, high = statistics.proportion_interval(count, len(records))
+    return f"{count} of {len(records)} ({low:.0f} to {high:.0f} %)"
+
+
+def accuracies(study: str, measure: Callable = statistics.lowest) -> dict[str, list[float]]:
+    """An accuracy in % of every seed, for each label of a study whose recorded seeds all train."""
+    found = {}
+    for label, records in study_records(study).items():
+        histories = statistics.trained(records)
+        if histories and len(histories) == len(records):
+            found[label] = [measure(history) for history in histories]
+    return found
+
+
+def differences(study: str, measure: Callable = statistics.lowest) -> dict[str, tuple]:
+    """For each label of a study that is compared with another, the difference and its interval."""
+    values = accuracies(study, measure)
+    return {
+        label: statistics.difference(values[label], values[other])
+        for label, other in STUDIES[study].comparisons().items()
+        if {label, other} <= values.keys()
+    }
+
+
+def study_table(study: str) -> str:
+    """A study: lowest of the last five epochs, difference, consistent seeds, last epoch."""
+    plan, gains = STUDIES[study], differences(study)
+    header = [plan.setting, "lowest of the last five epochs (%)", "consistent seeds"]
+    header += ["last epoch (%)"]
+    if plan.reference:
+        header.insert(2, f"difference from {plan.reference} (pp, 95 % interval)")
+    rows = []
+    for label, records in study_records(study).items():
+        good = statistics.trained(records)
+        note = "" if len(good) == len(records) else f" ({len(good)} of {len(records)} seeds train)"
+        lowest, last = (
+            format_mean([*map(of, good)]) for of in (statistics.lowest, statistics.last)
+        )
+        rows.append([label, lowest + note, format_consistent(records), last + note])
+        if plan.reference:
+            rows[-1].insert(2, format_difference(*gains[label]) if label in gains else "–")
+    return markdown_table(header, rows)
+
+
+def resolution_table() -> str:
+    """For each study, the difference of two lowest accuracies that its seeds would find."""
+    rows = []
+    for name, study in STUDIES.items():
+        if study.reference:
+            values = [v for v in accuracies(name).values() if len(v) > 1 and not math.isnan(v[0])]
+            seeds = min(map(len, values))
+            deviation = math.sqrt(mean(stdev(sample) ** 2 for sample in values))
+            single = statistics.resolution(deviation, seeds)
+            count = len(study.comparisons())
+            every = statistics.resolution(deviation, seeds, count)
+            numbers = [f"{value:.2f}" for value in (deviation, single, every)]
+            rows.append([name, seeds, *numbers[:2], f"{numbers[2]} for {count}"])
+    header = ["study", "seeds", "standard deviation of the lowest (pp)"]
+    return markdown_table([*header, "one comparison (pp)", "corrected for their number (pp)"], rows)
+
+
+def results_table() -> str:
+    """What the steps reach over their seeds, and what the original series did."""
+    rows = []
+    for number, (step, experiment) in enumerate(STEPS.items(), 1):
+        ours, original = (study_records(study)[step] for study in ("steps", "original"))
+        tests, again = ([*map(statistics.last, statistics.trained(r))] for r in (ours, original))
+        note = "" if len(again) == len(original) else f" ({len(again)} seeds train)"
+        target = f"{TARGETS[step]:.2f} %" if TARGETS[step] else "every seed consistent"
+        met = all(map(statistics.is_consistent, ours))
+        met = mean(tests) >= TARGETS[step] if TARGETS[step] else met
+        consistent = sum(map(statistics.is_consistent, original))
+        rows.append(
+            [
+                f"{number}: [{step}](Notebooks/MNIST_{step}.ipynb)",
+                f"**{format_mean(tests)}**",
+                f"**{format_consistent(ours).replace(' (', '** (')}",
+                f"{count_parameters(MODELS[experiment.model]()):,}",
+                f"{target}: {'met' if met else 'missed'}",
+                f"{REPORTED[step]:.2f}",
+                f"{format_mean(again)}{note}, {consistent} of {len(original)}",
+            ]
+        )
+    header = ["step", "test accuracy (%)", "consistent seeds", "parameters", "target"]
+    original = ["the original: reported", "reproduced, consistent seeds"]
+    return markdown_table([*header, *original], rows)
+
+
+def facts() -> str:
+    """The other numbers that sentences state."""
+    rows = [fact for number, step in enumerate(STEPS, 1) for fact in _step_facts(number, step)]
+    histories = statistics.trained(study_records("steps")["augmentation"])
+    error = statistics.sampling_error(mean(map(statistics.last, histories)))
+    rows.append(["step 3, other 10,000 test images, 95 % (pp)", f"± {error:.2f}"])
+    stable = [statistics.first_stable_epoch(run) for run in histories]
+    epoch = max(stable) if all(stable) else "–"
+    rows.append(["step 3, epoch from which every seed stays at 99.40 % or above", epoch])
+    chain, neighbours = accuracies("ablation"), accuracies("sensitivity")
+    first, *_, final = chain
+    whole = format_difference(*statistics.difference(chain[final], chain[first]))
+    rows.append(["all changes from step 2 to step 3, lowest (pp)", whole])
+    transforms = format_difference(*statistics.difference(chain[final], chain["+ averaging"]))
+    rows.append(["the four transforms together, lowest (pp)", transforms])
+    differing = statistics.holm(neighbours, STUDIES["sensitivity"].comparisons())
+    rows.append(["neighbours that differ, Holm's correction", ", ".join(differing) or "none"])
+    records = store.load_records("study").values()
+    hours = sum(record["seconds"] * record["threads"] for record in records) / 3600
+    rows.append(["recorded runs", f"{len(records)}, {hours:.0f} core-hours"])
+    return markdown_table(["quantity", "value"], rows)
+
+
+def _step_facts(number: int, step: str) -> list[list[str]]:
+    ours, original = (
+        statistics.trained(study_records(study)[step]) for study in ("steps", "original")
+    )
+    last, lowest = ([*map(of, ours)] for of in (statistics.last, statistics.lowest))
+    value, low, high = statistics.mean_interval(last)
+    rows = [["mean of the last epoch (%)", f"{value:.2f} ({low:.2f} to {high:.2f})"]]
+    rows.append(["lowest of the last five epochs (%)", format_mean(lowest)])
+    gaps = [run[-1]["train_accuracy"] - run[-1]["test_accuracy"] for run in ours]
+    gap = format_difference(*statistics.mean_interval(gaps))
+    rows.append(["training minus test accuracy, last epoch (pp)", gap])
+    spread = mean(max(map(statistics.last, zip(run[-5:]))) - statistics.lowest(run) for run in ours)
+    rows.append(["spread of the last five epochs, mean (pp)", f"{spread:.2f}"])
+    for name, of in (("lowest", statistics.lowest), ("last epoch", statistics.last)):
+        gain = statistics.difference([*map(of, ours)], [*map(of, original)])
+        rows.append([f"minus the original's recipe, {name} (pp)", format_difference(*gain)])
+    return [[f"step {number}, {name}", text] for name, text in rows]
+
+
+def hyperparameters() -> str:
+    """The recipes of the three steps side by side, 1/28 as a fraction."""
+    recipes = [vars(experiment) for experiment in STEPS.values()]
+    names = [name for name in recipes[0] if name not in ("name", "split")]
+    rows = [[name, *(_setting(recipe[name]) for recipe in recipes)] for name in names]
+    return markdown_table(["", *STEPS], rows)
+
+
+def _setting(value: object) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_setting(item)}" for name, item in value.items()) or "–"
+    if isinstance(value, tuple):
+        return f"({', '.join(map(_setting, value))})"
+    if isinstance(value, float) and len(str(value)) > 8:
+        return str(Fraction(value).limit_denominator(100))
+    return "–" if value is None else str(value)
+
+
+def claims_table() -> str:
+    """The results of others, numbered as in the picture."""
+    rows = [
+        [
+            number,
+            f"[{claim.repository}](https://github.com/{claim.repository}), {claim.file}",
+            f"{claim.parameters:,}",
+            f"{claim.accuracy:.2f}",
+            claim.note,
+        ]
+        for number, claim in enumerate(CLAIMS, 1)
+    ]
+    return markdown_table(
+        ["", "repository, file", "parameters", "accuracy (%)", "what it is"], rows
+    )
+
+
+def speed_table(record: Mapping | None = None) -> str:
+    """A benchmark, by default the recorded one, and where it was made."""
+    if record is None:
+        record = json.loads((store.RESULTS / "bench.json").read_text(encoding="utf-8"))
+    machine = f"{record['device_name']}, {record['threads']} threads, PyTorch {record['torch']}"
+    header = ["step", f"pipeline ({machine})", "seconds per epoch", "images per second"]
+    header.append(f"times as fast as the usual one (range of {record['turns']} rounds)")
+    return markdown_table(header, benchmark.rows(record))
+
+
+def architecture() -> str:
+    """The torchsummary table of the final model."""
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        torchsummary.summary(MODELS[STEPS["augmentation"].model](), (1, 28, 28), device="cpu")
+    return f"```text\n{printed.getvalue().strip()}\n```"
+
+
+def log(record: Mapping) -> str:
+    """What training printed, from the record."""
+    lines, count = [], record["test_size"]
+    batches = math.ceil(record["train_size"] / record["recipe"]["batch_size"])
+    for epoch in record["history"]:
+        prefix = format_progress(batches - 1, epoch["train_loss"], epoch["train_accuracy"])
+        correct = round(epoch["test_accuracy"] * count / 100)
+        lines.append(f"EPOCH: {epoch['epoch']}")
+        lines.append(tqdm.format_meter(batches, batches, epoch["seconds"], prefix=prefix))
+        lines.append(format_test(epoch["test_loss"], correct, count))
+    return "\n".join(lines)

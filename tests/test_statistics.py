@@ -1,0 +1,107 @@
+"""The statistics agree with their definitions, and with SciPy where it has another way."""
+
+import math
+from statistics import mean, stdev
+
+import pytest
+from hypothesis import given, strategies
+from scipy.stats import beta, t, ttest_ind
+
+from src.evidence import statistics
+
+
+def history(*accuracies):
+    return [{"epoch": k, "test_accuracy": value} for k, value in enumerate(accuracies, 1)]
+
+
+def test_lowest_and_first_stable_epoch():
+    assert statistics.lowest(history(98.0, 99.5, 99.3, 99.4, 99.6, 99.7)) == 99.3
+    assert math.isnan(statistics.lowest(history(99.5, 99.5, 99.5, 99.5)))  # fewer than five epochs
+    assert statistics.first_stable_epoch(history(99.0, 99.5, 99.3, 99.4, 99.6)) == 4
+    assert statistics.first_stable_epoch(history(99.5, 99.5)) == 1
+    assert statistics.first_stable_epoch(history(99.5, 99.39)) is None
+
+
+@pytest.mark.parametrize(
+    "record, consistent",
+    [
+        ({"history": history(98, 99.4, 99.5, 99.5, 99.5, 99.5)}, True),
+        ({"history": history(99.5, 99.5, 99.39, 99.5, 99.5)}, False),
+        ({"history": history(99.5, 99.5, 99.5, 99.5)}, False),
+        ({"history": history(99.5, 99.5, 99.5, 99.5, 99.5), "failed": "!"}, False),
+    ],
+)
+def test_a_run_is_consistent_if_each_of_its_last_five_epochs_is(record, consistent):
+    assert statistics.is_consistent(record) == consistent
+
+
+def test_diverged_and_collapsed_runs_have_not_trained():
+    good = history(98.0, 99.0)
+    runs = [{"history": good}, {"history": history(98.0, 9.8)}, {"history": [], "failed": "!"}]
+    assert statistics.trained(runs) == [good]
+
+
+def test_difference_is_welchs_interval():
+    one, other = [99.31, 99.35, 99.29, 99.40], [99.20, 99.33, 99.10]
+    parts = [stdev(sample) ** 2 / len(sample) for sample in (one, other)]
+    freedom = sum(parts) ** 2 / (parts[0] ** 2 / 3 + parts[1] ** 2 / 2)
+    half = t.ppf(0.975, freedom) * sum(parts) ** 0.5
+    gain = mean(one) - mean(other)
+    assert statistics.difference(one, other) == pytest.approx((gain, gain - half, gain + half))
+    assert statistics.difference(one, other, comparisons=5)[1] < gain - half  # wider
+    assert statistics.difference([99.1], other)[1:] == (-math.inf, math.inf)
+    assert statistics.difference([99.5] * 3, [99.25] * 3) == (0.25, 0.25, 0.25)
+
+
+def test_an_interval_of_a_mean_is_students():
+    values = [99.1, 99.3, 99.2, 99.6]
+    half = t.ppf(0.975, 3) * stdev(values) / 2
+    assert statistics.mean_interval(values) == pytest.approx((99.3, 99.3 - half, 99.3 + half))
+
+
+@given(strategies.integers(1, 100).flatmap(lambda n: strategies.tuples(strategies.integers(0, n),
+                                                                       strategies.just(n))))  # fmt: skip
+def test_a_proportion_has_the_exact_interval_of_clopper_and_pearson(counts):
+    count, total = counts
+    low = 100 * beta.ppf(0.025, count, total - count + 1) if count else 0.0
+    high = 100 * beta.ppf(0.975, count + 1, total - count) if count < total else 100.0
+    assert statistics.proportion_interval(count, total) == pytest.approx((low, high), abs=1e-3)
+
+
+def shifted(base, p_value):
+    """The values of base plus the shift with this p-value in Welch's test."""
+    low, high = 0.0, 2.0
+    for _ in range(60):
+        shift = (low + high) / 2
+        above = ttest_ind([value + shift for value in base], base, equal_var=False).pvalue < p_value
+        low, high = (low, shift) if above else (shift, high)
+    return [value + shift for value in base]
+
+
+def test_holms_correction_steps_down_through_all_planned_comparisons():
+    base = [99.0, 99.1, 99.2, 99.3]
+    p_values = {"a": 0.011, "b": 0.015, "c": 0.021, "d": 0.9}
+    values = {"base": base, **{label: shifted(base, p) for label, p in p_values.items()}}
+    planned = dict.fromkeys("abcd", "base")
+    # 4 · 0.011, 3 · 0.015 and 2 · 0.021 are below 0.05; Bonferroni's 4 · 0.015 is above
+    assert statistics.holm(values, planned) == ["a", "b", "c"]
+    values["b"] = values["d"]
+    assert statistics.holm(values, planned) == ["a"]  # 3 · 0.021 is above 0.05
+    del values["b"]
+    assert statistics.holm(values, planned) == ["a"]  # not recorded yet, but planned
+    values.update(base=[99.0, 99.0], a=[99.5, 99.5], b=[99.0, 99.0], c=[99.1, 99.1])
+    assert statistics.holm(values, planned) == ["a", "c"]  # b: no p-value
+
+
+def test_the_resolution_is_the_difference_that_is_found_four_times_of_five():
+    import numpy as np
+
+    random, shift = np.random.default_rng(1), statistics.resolution(0.05, 10)
+    one, other = random.normal(0, 0.05, (2, 2000, 10))
+    found = (ttest_ind(one + shift, other, axis=1, equal_var=False).pvalue < 0.05).mean()
+    assert found == pytest.approx(0.8, abs=0.04)  # 2,000 draws: ± 0.018
+    assert statistics.resolution(0.05, 10, comparisons=21) > shift
+
+
+def test_the_sampling_error_is_that_of_a_binomial():
+    assert statistics.sampling_error(99.54) == pytest.approx(0.133, abs=0.001)
