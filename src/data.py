@@ -65,14 +65,12 @@ def load_mnist(
     if split not in SPLITS:
         raise ValueError(f"unknown split {split!r}: choose one of {', '.join(SPLITS)}")
     start = FOLD * ({"test": 7, "validation": 6}.get(split) or int(split[-1])) - FOLD
-    selected = []
-    for values in read_mnist(data_root()):
-        rest = torch.cat([values[:start], values[start + FOLD : 6 * FOLD]])
-        selected.append((rest[:limit].to(device), values[start : start + FOLD][:limit].to(device)))
-    images, labels = selected
+    images, labels = read_mnist(data_root())
+    everything, held_out = torch.arange(6 * FOLD), torch.arange(start, start + FOLD)
+    rest = everything[(everything < start) | (everything >= start + FOLD)]
     return tuple(
-        (part.unsqueeze(1).float().div_(255), truth)
-        for part, truth in zip(images, labels, strict=True)
+        (images[chosen].unsqueeze(1).to(device).float().div_(255), labels[chosen].to(device))
+        for chosen in (rest[:limit], held_out[:limit])
     )
 
 
@@ -109,8 +107,9 @@ class Loader:
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         count, device = len(self.images), self.images.device
-        shuffled = torch.randperm(count, generator=self.generator) if self.generator else None
-        order = torch.arange(count) if shuffled is None else shuffled
+        order = torch.arange(count)
+        if self.generator:
+            order = torch.randperm(count, generator=self.generator)
         if self.augment:
             matrices = self.augment.matrices(count, self.images.shape[-1], self.generator)
             matrices = matrices.to(device).split(self.batch_size)
@@ -138,19 +137,14 @@ class RandomAffine:
         shear: float = 0.0,
         interpolation: str = "nearest",
     ):
-        for name, value in (("degrees", degrees), ("shear", shear)):
-            if not isinstance(value, (int, float)) or value < 0:
-                raise ValueError(f"{name} must be a number of at least 0, got {value!r}")
-        for name, value in (("translate", translate), ("scale", scale)):
-            pair = isinstance(value, (tuple, list)) and len(value) == 2
-            if not pair or not all(isinstance(number, (int, float)) for number in value):
-                raise ValueError(f"{name} must be two numbers, got {value!r}")
-        if not 0 < scale[0] <= scale[1]:
-            raise ValueError(f"scale must be two factors above 0, the lower first, got {scale!r}")
-        if interpolation not in ("nearest", "bilinear"):
-            raise ValueError(f"interpolation must be nearest or bilinear, got {interpolation!r}")
-        self.degrees, self.translate, self.scale, self.shear = degrees, translate, scale, shear
-        self.interpolation = interpolation
+        (dx, dy), (low, high) = translate, scale
+        numbers = degrees, shear, dx, dy, low, high
+        if not all(isinstance(number, (int, float)) and number >= 0 for number in numbers):
+            raise ValueError("degrees, translate, scale and shear must be numbers of at least 0")
+        if not 0 < low <= high or interpolation not in ("nearest", "bilinear"):
+            raise ValueError("scale must rise from above 0, interpolation be nearest or bilinear")
+        self.degrees, self.translate, self.scale = degrees, translate, scale
+        self.shear, self.interpolation = shear, interpolation
 
     def matrices(
         self, count: int, size: int = 28, generator: torch.Generator | None = None

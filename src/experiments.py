@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from torch import nn
@@ -46,32 +46,6 @@ class Interrupted(KeyboardInterrupt):
     _render_traceback_ = RecipeError._render_traceback_
 
 
-class Arguments(dict):
-    """A dict that cannot be changed: a recipe stays what its record says."""
-
-    def _refuse(self, *_: Any, **__: Any) -> NoReturn:
-        raise TypeError("a recipe cannot be changed: make another one with dataclasses.replace")
-
-    __setitem__ = __delitem__ = __ior__ = update = setdefault = pop = popitem = clear = _refuse
-
-    def __hash__(self) -> int:
-        return hash(frozenset(self.items()))
-
-    def __reduce__(self) -> tuple:
-        return Arguments, (dict(self),)
-
-
-def _freeze(name: str, value: Any) -> Any:
-    """The value with containers that cannot be changed; refuses what a record cannot hold."""
-    if isinstance(value, Mapping):
-        return Arguments({key: _freeze(f"{name}[{key!r}]", part) for key, part in value.items()})
-    if isinstance(value, (list, tuple)):
-        return tuple(_freeze(name, part) for part in value)
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    raise RecipeError(f"{name} must hold plain numbers and strings only, got {value!r}")
-
-
 @dataclass(frozen=True)
 class Experiment:
     """A whole recipe. With a seed, it makes a run that is the same bit for bit on one machine.
@@ -97,7 +71,10 @@ class Experiment:
 
     def __post_init__(self):
         for name, value in vars(self).items():
-            object.__setattr__(self, name, _freeze(name, value))
+            try:
+                object.__setattr__(self, name, store.freeze(value))
+            except TypeError as error:
+                raise RecipeError(f"{name}={value!r}: {error}") from None
         if self.split == "fold 6":
             object.__setattr__(self, "split", "validation")
         for name, right, wanted in (
@@ -156,10 +133,9 @@ def run(
 ) -> tuple[nn.Module, dict]:
     """Train one recipe with one seed; returns the trained model and the record of the run.
 
-    An interrupted run resumes after its last finished epoch, unless `fresh`. With `keep` the record
-    goes to `results/local/`, of an unchanged step with seed 1 the weights, too; without `keep` the
-    checkpoint stays, until the caller has recorded the run. Raises RecipeError, Interrupted on
-    Ctrl-C, and DivergenceError when the loss is not finite, after recording the run as failed.
+    An interrupted run resumes after its last finished epoch, unless `fresh`. With `keep` the run is
+    recorded in `results/local/`; without, its checkpoint stays until the caller has recorded it.
+    Raises RecipeError, Interrupted on Ctrl-C, and DivergenceError if the loss is not finite.
     """
     started, smoke = time.perf_counter(), smoke_test_epochs()
     experiment = replace(experiment, epochs=smoke or experiment.epochs)
@@ -167,9 +143,8 @@ def run(
     setup = prepare(experiment, seed, device)
     record = {"recipe": asdict(replace(experiment, precision=setup.precision)), "seed": seed}
     record |= {"fingerprint": store.fingerprint(setup.model), **environment(setup.device)}
-    record["train_size"], record["test_size"] = map(
-        len, (setup.train_loader.images, setup.test_loader.images)
-    )
+    record["train_size"] = len(setup.train_loader.images)
+    record["test_size"] = len(setup.test_loader.images)
     checkpoint = store.checkpoint_path(record, smoke)
     with contextlib.redirect_stdout(sys.stdout if progress else io.StringIO()):
         history = [] if fresh else _resume(checkpoint, record, setup)

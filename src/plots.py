@@ -41,7 +41,7 @@ def digits(
     for axes in grid.flat:
         axes.set_axis_off()
     for axes, image in zip(grid.flat, images):
-        drawn = axes.imshow(image[0].cpu(), cmap="gray_r", vmin=limits[0], vmax=limits[1])
+        drawn = axes.imshow(image[0].cpu().numpy(), cmap="gray_r", vmin=limits[0], vmax=limits[1])
     for axes, title in zip(grid.flat, titles):
         axes.set_title(title, fontsize=9, pad=3)
     place = {"xycoords": "axes fraction", "ha": "right", "va": "center", "fontsize": 10}
@@ -65,8 +65,8 @@ def receptive_fields(layers: Mapping[str, nn.Module], image: torch.Tensor) -> Fi
         maps = layer.cpu().eval()(maps)
         seen = maps[:, 0, maps.shape[2] // 2, maps.shape[3] // 2].isnan().view(28, 28)
         height, width = (int(seen.any(dim).sum()) for dim in (1, 0))
-        axes.imshow(image[0].cpu(), cmap="gray_r", vmin=0, vmax=1)
-        axes.imshow(seen, cmap="Reds", vmin=0, vmax=1.5, alpha=0.4 * seen)
+        axes.imshow(image[0].cpu().numpy(), cmap="gray_r", vmin=0, vmax=1)
+        axes.imshow(seen.numpy(), cmap="Reds", vmin=0, vmax=1.5, alpha=0.4 * seen.numpy())
         axes.set_title(f"{name}\n{height} × {width}", fontsize=9)
         axes.set(xticks=[], yticks=[])
         axes.grid(visible=False)
@@ -77,8 +77,8 @@ def receptive_fields(layers: Mapping[str, nn.Module], image: torch.Tensor) -> Fi
 def filters(weights: torch.Tensor, maps: torch.Tensor) -> Figure:
     """The filters of the first convolution, (C, 1, H, W), each above its map, (C, H, W)."""
     figure, grid = plt.subplots(2, len(weights), figsize=(0.8 * len(weights) + 0.8, 2))
-    weights, maps = weights.detach().cpu(), maps.detach().cpu()
-    limit = weights.abs().max().item()
+    weights, maps = weights.detach().cpu().numpy(), maps.detach().cpu().numpy()
+    limit = abs(weights).max()
     for axes, weight, made in zip(grid.T, weights, maps, strict=True):
         drawn = axes[0].imshow(weight[0], cmap="RdBu_r", vmin=-limit, vmax=limit)
         axes[1].imshow(made, cmap="gray_r")
@@ -108,7 +108,7 @@ def feature_maps(*networks: Mapping[str, torch.Tensor], titles: Sequence[str] = 
             channels = maps.detach().cpu().transpose(0, 1)  # as images
             options = {"normalize": True, "scale_each": True, "pad_value": 0.2}
             tiles = make_grid(channels, columns, padding=1, **options)
-            axes.imshow(tiles[0], cmap="gray_r", vmin=0, vmax=1)
+            axes.imshow(tiles[0].numpy(), cmap="gray_r", vmin=0, vmax=1)
             label = f"{name}: {' × '.join(map(str, maps.shape[1:]))}"
             above = f"{title}\n" if title and number == 0 else ""
             axes.set_title(above + label, fontsize=9, loc="left", pad=2)
@@ -165,7 +165,7 @@ def confusion(labels: torch.Tensor, predictions: torch.Tensor) -> Figure:
     counts = torch.bincount(10 * labels.cpu() + predictions.cpu(), minlength=100).view(10, 10)
     wrong = counts.clone().fill_diagonal_(0)
     figure, axes = plt.subplots(figsize=(5.4, 4.8))
-    image = axes.imshow(wrong, cmap="Reds")
+    image = axes.imshow(wrong.numpy(), cmap="Reds")
     for row, column in counts.nonzero().tolist():
         light = "white" if wrong[row, column] > wrong.max() / 2 else "black"
         style = {"color": GREY if row == column else light, "fontsize": 9}

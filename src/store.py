@@ -10,11 +10,11 @@ import io
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from filelock import FileLock, Timeout
@@ -22,6 +22,32 @@ from torch import nn
 
 RESULTS = Path(os.environ.get("MNIST_RESULTS") or Path(__file__).parent.parent / "results")
 LOCK_TIMEOUT = 10  # seconds
+
+
+class FrozenDict(dict):
+    """A dict that cannot be changed, and can be hashed."""
+
+    def _refuse(self, *_: Any, **__: Any) -> NoReturn:
+        raise TypeError("a recipe cannot be changed: make another one with dataclasses.replace")
+
+    __setitem__ = __delitem__ = __ior__ = update = setdefault = pop = popitem = clear = _refuse
+
+    def __hash__(self) -> int:
+        return hash(frozenset(self.items()))
+
+    def __reduce__(self) -> tuple:
+        return FrozenDict, (dict(self),)
+
+
+def freeze(value: Any) -> Any:
+    """The value with containers that cannot be changed. Raises TypeError if JSON cannot hold it."""
+    if isinstance(value, Mapping):
+        return FrozenDict({name: freeze(part) for name, part in value.items()})
+    if isinstance(value, (list, tuple)):
+        return tuple(map(freeze, value))
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    raise TypeError(f"{value!r} is no plain number or string")
 
 
 def fingerprint(model: nn.Module) -> str:

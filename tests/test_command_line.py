@@ -45,10 +45,9 @@ def test_train_prints_the_log_of_every_epoch(cli, results, monkeypatch):
     assert lines[-1].endswith("%)") and "/2000 (" in lines[-1]
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
-def test_whatever_the_terminal_can_encode(encoding, python, tmp_path):
+def test_whatever_the_terminal_can_encode(python, tmp_path):
     (tmp_path / "😀.png").write_bytes(b"no image")
-    options = {"PYTHONIOENCODING": encoding, "MNIST_RESULTS": str(tmp_path), "MNIST_REDUCED": "1"}
+    options = {"PYTHONIOENCODING": "ascii", "MNIST_RESULTS": str(tmp_path), "MNIST_REDUCED": "1"}
     done = python("-m", "src", "predict", str(tmp_path / "😀.png"), **options)
     assert done.returncode == 1 and len(done.stderr.splitlines()) == 1
     assert "is not a readable image" in done.stderr

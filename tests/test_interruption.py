@@ -62,13 +62,13 @@ os.waitpid(start("whole"), 0)
 seconds, expected = time.monotonic() - began, outcome()
 kills = 0
 random.seed(1)
-while kills < 4:
+while kills < 2:
     child = start("killed")
     time.sleep(random.uniform(0.4, 1) * seconds)
     os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
     kills += os.WIFSIGNALED(status)
-    if done.exists() or kills == 4:
+    if done.exists() or kills == 2:
         if not done.exists():
             os.waitpid(start("killed"), 0)
         assert outcome() == expected, "the resumed run differs"
@@ -83,7 +83,7 @@ def test_a_run_killed_at_any_moment_resumes_bit_for_bit(python, tmp_path):
     done = python("-c", KILLS, str(tmp_path), MNIST_REDUCED="3")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
-    assert found["kills"] == 4 and found["epochs"] == 3
+    assert found["kills"] == 2 and found["epochs"] == 3
     assert found["resumed"] >= 1  # in the others, not an epoch had been finished
 
 

@@ -76,26 +76,26 @@ def test_a_study_continues_after_a_run_that_diverges(tiny, study):
 
 def test_a_study_on_a_dask_cluster_records_the_same_runs(results, study, monkeypatch):
     distributed = pytest.importorskip("distributed")
-    study("one", {"a": replace(BASIC, epochs=1)}, seeds=3)
+    study("one", {"a": replace(BASIC, epochs=1)}, seeds=2)
     monkeypatch.setenv("MNIST_REDUCED", "1")  # in the workers
     monkeypatch.setenv("MNIST_RESULTS", str(results))
     options = {"threads_per_worker": 1, "host": "127.0.0.1", "dashboard_address": None}
-    with distributed.LocalCluster(n_workers=2, **options) as cluster:
+    with distributed.LocalCluster(n_workers=2, **options) as cluster:  # with one, joblib stays here
         cluster.wait_for_workers(2)
-        local = [run(BASIC, seed, "cpu", progress=False)[1] for seed in (1, 2, 3)]
+        local = [run(BASIC, seed, "cpu", progress=False)[1] for seed in (1, 2)]
         monkeypatch.setenv("MNIST_REDUCED", "0")
         run_studies(["one"], device="cpu", scheduler=cluster.scheduler_address)
 
         def die(*_):  # as distributed reports a worker that died
             raise distributed.KilledWorker("run", SimpleNamespace(address="here"), 3)
 
-        study("two", {"a": replace(BASIC, epochs=1)}, seeds=4)
+        study("two", {"a": replace(BASIC, epochs=1)}, seeds=3)
         with monkeypatch.context() as context, pytest.raises(RuntimeError) as raised:
             context.setattr(runner, "save_record", die)
             run_studies(["two"], device="cpu", scheduler=cluster.scheduler_address)
         assert str(raised.value).startswith("a Dask worker died; run the command again")
     found = sorted(load_records("study", local=True).values(), key=lambda record: record["seed"])
-    assert [record["seed"] for record in found] == [1, 2, 3]
+    assert [record["seed"] for record in found] == [1, 2]
     for record, expected in zip(found, local, strict=True):  # threads may differ, and so rounding
         loss, again = (run["history"][0]["train_loss"] for run in (record, expected))
         assert loss == pytest.approx(again, rel=0.01)

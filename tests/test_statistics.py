@@ -68,31 +68,6 @@ def test_a_proportion_has_the_exact_interval_of_clopper_and_pearson(counts):
     assert statistics.proportion_interval(count, total) == pytest.approx((low, high), abs=1e-3)
 
 
-def shifted(base, p_value):
-    """The values of base plus the shift with this p-value in Welch's test."""
-    low, high = 0.0, 2.0
-    for _ in range(60):
-        shift = (low + high) / 2
-        above = ttest_ind([value + shift for value in base], base, equal_var=False).pvalue < p_value
-        low, high = (low, shift) if above else (shift, high)
-    return [value + shift for value in base]
-
-
-def test_holms_correction_steps_down_through_all_planned_comparisons():
-    base = [99.0, 99.1, 99.2, 99.3]
-    p_values = {"a": 0.011, "b": 0.015, "c": 0.021, "d": 0.9}
-    values = {"base": base, **{label: shifted(base, p) for label, p in p_values.items()}}
-    planned = dict.fromkeys("abcd", "base")
-    # 4 · 0.011, 3 · 0.015 and 2 · 0.021 are below 0.05; Bonferroni's 4 · 0.015 is above
-    assert statistics.holm(values, planned) == ["a", "b", "c"]
-    values["b"] = values["d"]
-    assert statistics.holm(values, planned) == ["a"]  # 3 · 0.021 is above 0.05
-    del values["b"]
-    assert statistics.holm(values, planned) == ["a"]  # not recorded yet, but planned
-    values.update(base=[99.0, 99.0], a=[99.5, 99.5], b=[99.0, 99.0], c=[99.1, 99.1])
-    assert statistics.holm(values, planned) == ["a", "c"]  # b: no p-value
-
-
 def test_the_resolution_is_the_difference_that_is_found_four_times_of_five():
     import numpy as np
 

@@ -122,13 +122,13 @@ def test_the_moving_average_warms_up_to_its_decay():
         assert averaged.module.weight.item() == pytest.approx(expected.item(), rel=1e-5)
 
 
-def test_300_steps_reach_90_percent(mnist):
+def test_150_steps_reach_80_percent(mnist):
     torch.manual_seed(1)
     model, augment = AugmentedNet(), RandomAffine(**AUGMENTATION.augmentation)
-    loaders = first(mnist, 19_200, batch_size=64, augment=augment)
+    loaders = first(mnist, 9_600, batch_size=64, augment=augment)
     (epoch,) = fit(Setup(CPU, "float32", model, *loaders, adam(model)), [1])
-    # Seen: 94.6 to 97.1 % over ten seeds, one and two threads, and three processors.
-    assert epoch["test_accuracy"] >= 90
+    # Seen: 88.8 to 95.9 % over ten seeds; guessing gives 10 %.
+    assert epoch["test_accuracy"] >= 80
 
 
 def test_precision_is_as_asked_or_refused():

@@ -100,7 +100,7 @@ def worth(
     ylabel: str,
     claims: Sequence[Sequence[float]] = (),
 ) -> Figure:
-    """What a quantity is worth: accuracy in % over it, on a logarithmic axis; every seed, and means.
+    """What a quantity is worth: accuracy in % over it, logarithmic; every seed, and the means.
 
     `accuracies`: those of the seeds, by the quantity as a label such as "7,946"; equal ones lie
     side by side. `claims`: results of others, each a quantity and an accuracy, numbered from 1.

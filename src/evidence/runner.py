@@ -14,9 +14,17 @@ from joblib import Parallel, delayed, parallel_config
 from tqdm import tqdm
 
 from ..device import pick_device, pick_precision
-from ..experiments import STEPS, Arguments, Experiment, run, smoke_test_epochs
+from ..experiments import STEPS, Experiment, run, smoke_test_epochs
 from ..models import MODELS
-from ..store import checkpoint_path, fingerprint, load_records, record_key, remove, save_record
+from ..store import (
+    FrozenDict,
+    checkpoint_path,
+    fingerprint,
+    load_records,
+    record_key,
+    remove,
+    save_record,
+)
 from ..training import DivergenceError
 from .studies import STUDIES
 
@@ -28,7 +36,7 @@ PLATFORMS = [
 
 
 @cache
-def _fingerprint(model: type, arguments: Arguments) -> str:
+def _fingerprint(model: type, arguments: FrozenDict) -> str:
     return fingerprint(model(**arguments))
 
 

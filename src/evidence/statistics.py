@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from itertools import takewhile
 from statistics import mean
 
 from scipy.stats import binomtest, t, ttest_1samp, ttest_ind
@@ -65,23 +64,6 @@ def difference(one: Sequence[float], other: Sequence[float], comparisons: int = 
         return gain, gain, gain
     interval = ttest_ind(one, other, equal_var=False).confidence_interval(1 - 0.05 / comparisons)
     return gain, float(interval.low), float(interval.high)
-
-
-def holm(values: Mapping[str, Sequence[float]], references: Mapping[str, str]) -> list[str]:
-    """The labels that differ from their references at 5 %, after Holm's correction.
-
-    It is for all `references`, also of labels that have no values yet.
-    """
-    p_values = {
-        label: ttest_ind(values[label], values[other], equal_var=False).pvalue
-        for label, other in references.items()
-        if {label, other} <= values.keys() and min(len(values[label]), len(values[other])) > 1
-    }
-    ordered = sorted((1.0 if math.isnan(p) else p, label) for label, p in p_values.items())
-    significant = takewhile(
-        lambda item: item[1][0] * (len(references) - item[0]) <= 0.05, enumerate(ordered)
-    )
-    return [label for _, (_, label) in significant]
 
 
 def resolution(deviation: float, seeds: int, comparisons: int = 1) -> float:

@@ -5,6 +5,7 @@ alone. `runner` runs them, `report` shows them.
 """
 
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from ..experiments import AUGMENTATION, BASIC, REGULARIZATION, STEPS, Experiment
 from ..models import AugmentedNet, count_parameters
@@ -28,31 +29,26 @@ ORIGINAL = {
 
 @dataclass(frozen=True)
 class Study:
-    """A question, what is varied, the experiments by the labels that tables show, and the number of seeds (1 to `seeds`)."""
+    """A question, what is varied, the recipes by the labels of the tables, and the seeds."""
 
     question: str
     setting: str
     experiments: dict[str, Experiment]
     reference: str | None = None  # the label that the others are compared with, or "the row above"
-    seeds: int = 10
+    seeds: int = 10  # 1 to this number
     more_seeds: dict[str, int] = field(default_factory=dict)  # of single labels
 
     def runs(self, label: str, seeds: int | None = None) -> list[tuple[Experiment, int]]:
-        """The runs of one label: its experiment with each of its seeds, or with seeds 1 to `seeds`."""
-        return [
-            (self.experiments[label], seed)
-            for seed in range(1, (seeds or self.more_seeds.get(label, self.seeds)) + 1)
-        ]
+        """The runs of one label: its recipe with each of its seeds, or with seeds 1 to `seeds`."""
+        count = seeds or self.more_seeds.get(label, self.seeds)
+        return [(self.experiments[label], seed) for seed in range(1, count + 1)]
 
     def comparisons(self) -> dict[str, str]:
         """For each label that is compared with another, this other one."""
         if self.reference == "the row above":
             return dict(zip(list(self.experiments)[1:], self.experiments))
-        return {
-            label: self.reference
-            for label in self.experiments
-            if self.reference not in (None, label)
-        }
+        others = self.experiments if self.reference else ()
+        return {label: self.reference for label in others if label != self.reference}
 
 
 def _vary(experiment: Experiment, **changes) -> Experiment:
@@ -92,9 +88,8 @@ REPORTS = {
 }
 
 
-@dataclass(frozen=True)
-class Claim:
-    """A result that others published: accuracy in % on the test images, after one run."""
+class Claim(NamedTuple):
+    """A result that others published: accuracy in % on the test images, of one run."""
 
     repository: str
     file: str
@@ -104,39 +99,24 @@ class Claim:
 
 
 # Read in these files; of a run whose log is there, the last epoch.
+_WATCHED, _HELD_OUT = "last of 15 epochs", "15 epochs, test set unseen"
+_JOSHWARN = "JoshWarn/Parameter-Efficient-MNIST", "load_and_test_model.py"
+_MINIMAL = "ruslangrimov/mnist-minimal-model", "README.md"
+_WOOLLY, _4838 = "adilsammar/woolly-of-cv", "assets/mnist/MNIST_4838_9942.ipynb"
+_KERAS = "keras-team/keras-io", "examples/vision/md/mnist_convnet.md"
 CLAIMS = [
-    Claim(
-        "JoshWarn/Parameter-Efficient-MNIST",
-        "load_and_test_model.py",
-        697,
-        99.03,
-        "best epoch of the best of about 700 models",
-    ),
+    Claim(*_JOSHWARN, 697, 99.03, "best epoch of the best of about 700 models"),
     Claim("hexhowells/NeuralGolfing", "README.md", 1_055, 98.06, "the highest of its runs"),
-    Claim("adilsammar/woolly-of-cv", "assets/mnist/README.md", 3_762, 99.52, "“up to”"),
-    Claim(
-        "adilsammar/woolly-of-cv",
-        "assets/mnist/MNIST_4838_9942.ipynb",
-        4_838,
-        99.41,
-        "last of 12 epochs",
-    ),
-    Claim(
-        "ruslangrimov/mnist-minimal-model", "README.md", 4_862, 99.07, "50 epochs, test set unseen"
-    ),
-    Claim("dine1717/ERA2", "Session7/README.md", 6_750, 99.5, "last of 15 epochs"),
-    Claim("arghya05/TSAI", "Session5/Readme.md", 7_496, 99.56, "last of 15 epochs"),
-    Claim("snehanshu-raj/ERA", "assignment_6/Readme.md", 7_918, 99.5, "last of 15 epochs"),
-    Claim("dine1717/ERA2", "Session7/README.md", 8_172, 99.57, "last of 15 epochs"),
-    Claim("sanjeev29/EVA-4", "S5/s5_f5.ipynb", 9_142, 99.41, "last of 15 epochs"),
-    Claim("sagarigrandhi/EVA4", "S5/Assignment_5_F7.ipynb", 9_994, 99.6, "last of 15 epochs"),
-    Claim(
-        "keras-team/keras-io",
-        "examples/vision/md/mnist_convnet.md",
-        34_826,
-        99.22,
-        "15 epochs, test set unseen",
-    ),
+    Claim(_WOOLLY, "assets/mnist/README.md", 3_762, 99.52, "“up to”, the run is not stored"),
+    Claim(_WOOLLY, _4838, 4_838, 99.41, "last of 12 epochs"),
+    Claim(*_MINIMAL, 4_862, 99.07, "50 epochs, test set unseen"),
+    Claim("dine1717/ERA2", "Session7/README.md", 6_750, 99.5, _WATCHED),
+    Claim("arghya05/TSAI", "Session5/Readme.md", 7_496, 99.56, _WATCHED),
+    Claim("snehanshu-raj/ERA", "assignment_6/Readme.md", 7_918, 99.5, _WATCHED),
+    Claim("dine1717/ERA2", "Session7/README.md", 8_172, 99.57, _WATCHED),
+    Claim("sanjeev29/EVA-4", "S5/s5_f5.ipynb", 9_142, 99.41, _WATCHED),
+    Claim("sagarigrandhi/EVA4", "S5/Assignment_5_F7.ipynb", 9_994, 99.6, _WATCHED),
+    Claim(*_KERAS, 34_826, 99.22, _HELD_OUT),
 ]
 
 # These select or explain: they use the validation split alone.

@@ -156,14 +156,12 @@ def facts() -> str:
     stable = [statistics.first_stable_epoch(run) for run in histories]
     epoch = max(stable) if all(stable) else "–"
     rows.append(["step 3, epoch from which every seed stays at 99.40 % or above", epoch])
-    chain, neighbours = accuracies("ablation"), accuracies("sensitivity")
+    chain = accuracies("ablation")
     first, *_, final = chain
     whole = format_difference(*statistics.difference(chain[final], chain[first]))
     rows.append(["all changes from step 2 to step 3, lowest (pp)", whole])
     transforms = format_difference(*statistics.difference(chain[final], chain["+ averaging"]))
     rows.append(["the four transforms together, lowest (pp)", transforms])
-    differing = statistics.holm(neighbours, STUDIES["sensitivity"].comparisons())
-    rows.append(["neighbours that differ, Holm's correction", ", ".join(differing) or "none"])
     records = store.load_records("study").values()
     hours = sum(record["seconds"] * record["threads"] for record in records) / 3600
     rows.append(["recorded runs", f"{len(records)}, {hours:.0f} core-hours"])
@@ -171,9 +169,7 @@ def facts() -> str:
 
 
 def _step_facts(number: int, step: str) -> list[list[str]]:
-    ours, original = (
-        statistics.trained(study_records(study)[step]) for study in ("steps", "original")
-    )
+    ours = statistics.trained(study_records("steps")[step])
     last, lowest = ([*map(of, ours)] for of in (statistics.last, statistics.lowest))
     value, low, high = statistics.mean_interval(last)
     rows = [["mean of the last epoch (%)", f"{value:.2f} ({low:.2f} to {high:.2f})"]]
@@ -183,9 +179,6 @@ def _step_facts(number: int, step: str) -> list[list[str]]:
     rows.append(["training minus test accuracy, last epoch (pp)", gap])
     spread = mean(max(map(statistics.last, zip(run[-5:]))) - statistics.lowest(run) for run in ours)
     rows.append(["spread of the last five epochs, mean (pp)", f"{spread:.2f}"])
-    for name, of in (("lowest", statistics.lowest), ("last epoch", statistics.last)):
-        gain = statistics.difference([*map(of, ours)], [*map(of, original)])
-        rows.append([f"minus the original's recipe, {name} (pp)", format_difference(*gain)])
     return [[f"step {number}, {name}", text] for name, text in rows]
 
 
