@@ -14,7 +14,8 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 for name in ("MNIST_REDUCED", "MNIST_ROOT", "MNIST_RESULTS", "PYTHONIOENCODING", "PYTHONWARNINGS"):
     os.environ.pop(name, None)  # of the shell that runs the tests
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side with their subprocesses
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # do not spin while another one works
 hypothesis.settings.register_profile("here", deadline=None, database=None)  # writes no files
 hypothesis.settings.load_profile("here")
 
