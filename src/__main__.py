@@ -63,16 +63,21 @@ def bench(args: argparse.Namespace) -> None:
 
 
 def predict(args: argparse.Namespace) -> None:
-    from .demo.digits import read_files
+    from .demo.digits import read_files, save_picture
 
-    results, errors = read_files(args.image, args.show)
-    lines = [
-        f"{result['file']}  {result['digit']}  {result['confidence']:.1%}  then {result['runner_up']} "
-        f"({result['probabilities'][result['runner_up']]:.1%})"
-        for result in results
-    ]
+    results, errors = read_files(args.image)
+    lines = []
+    for result in results:
+        second = result["probabilities"][result["runner_up"]]
+        line = f"{result['file']}  {result['digit']}  {result['confidence']:.1%}  "
+        line += f"then {result['runner_up']} ({second:.1%})"
+        if result["doubts"]:
+            line += f"  doubtful: {', '.join(result['doubts'])}"
+        lines.append(line)
     if results or args.json:
         print(json.dumps(results) if args.json else "\n".join(lines))
+    if args.show and results:
+        save_picture(results, args.show)
     if errors:
         raise RuntimeError("\n".join(errors))
 
@@ -204,7 +209,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--show",
         metavar="PICTURE",
         type=Path,
-        help="draw each input of the network, with its predictions",
+        help="draw each picture with what was found in it, and the predictions",
     )
 
     add(notebooks, "execute the three notebooks in place with nbconvert")
