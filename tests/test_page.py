@@ -1,4 +1,4 @@
-"""The page: its JavaScript agrees with PyTorch and with digits.py, and a browser reads what is drawn, with the network off."""
+"""The page: its JavaScript agrees with PyTorch and digits.py; a browser reads what is drawn."""
 
 import io
 import json
@@ -8,13 +8,12 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from drawings import STROKES, drawn, photo, typed
+from drawings import KINDS, STROKES, drawn, photo
 from PIL import Image, ImageOps
-from py_mini_racer import MiniRacer
 
 from src.data import MEAN, STD, normalize
 from src.demo import page
-from src.demo.digits import Classifier, read_digit
+from src.demo.digits import Classifier, read_colours, read_digit
 from src.demo.page import layers_and_weights
 from src.evidence.report import page_numbers
 from src.experiments import load_model
@@ -28,21 +27,23 @@ BROWSER = next(
 @pytest.fixture(scope="module")
 def javascript():
     """An engine with the page's forward pass and preparation, the network, and its weights."""
-    engine = MiniRacer()
+    engine = pytest.importorskip("py_mini_racer").MiniRacer()
     for name in ("network.js", "prepare.js"):
         engine.eval((page.PARTS / name).read_text(encoding="utf-8"))
     layers, weights = layers_and_weights()
     engine.eval(
         f"const network = {json.dumps({'layers': layers, 'mean': MEAN, 'std': STD})};"
         f"const weights = Float32Array.from({json.dumps(weights.tolist())});"
-        "const readInk = (ink, w, h) => Array.from(normalizeSize(Float32Array.from(ink), w, h).pixels);"
-        "const readPicture = (grey, w, h) => readInk(findInk(grey, w, h), w, h);"
+        "const plain = digit => digit && {...digit, pixels: Array.from(digit.pixels)};"
+        "const readInk = (ink, w, h) => plain(normalizeInk(Float32Array.from(ink), w, h));"
+        "const readPicture = (colours, w, h) =>"
+        "  plain(readDigit(colours.map(channel => Float32Array.from(channel)), w, h));"
     )
     return engine
 
 
 def test_the_forward_pass_agrees_with_pytorch_on_test_images(javascript, mnist):
-    images = mnist[1][0][:500]
+    images = mnist[1][0][:200]
     with torch.no_grad():
         expected = Classifier()(images)
     javascript.eval(
@@ -79,53 +80,67 @@ def test_the_feature_maps_and_receptive_fields_are_pytorchs(javascript):
             assert torch.equal(other[..., y, x], outputs[..., y, x]) == same
 
 
-DRAWN = [
-    drawn(digit, width, slant, tremor=1)
-    for digit in range(10)
-    for width, slant in ((6, 0.2), (12, 0.0), (24, -0.1))
-]
+def test_the_arithmetic_of_a_pixel_adds_up_to_its_value(javascript):
+    pixels = torch.rand(784, generator=torch.Generator().manual_seed(1)).tolist()
+    javascript.eval("let run;")
+    javascript.call("(pixels => { run = forward(network, weights, pixels); })", pixels)
+    for number, layer in enumerate(layers_and_weights()[0]):
+        if layer["type"] != "convolution":
+            continue
+        number = javascript.eval(f"network.layers.slice(0, {number}).filter(l => l.out).length")
+        last = layer["size"] - 1  # at the border of the last layer, some of the values are padding
+        for channel, x, y in ((0, 0, 0), (1, last, last), (2, last // 2, last // 3)):
+            steps = javascript.eval(
+                f"explain(run.maps[{number}], network.layers.filter(l => l.out)[{number}],"
+                f" {channel}, {x}, {y})"
+            )
+            shown = javascript.eval(
+                f"run.maps[{number}].data[({channel} * run.maps[{number}].height + {y})"
+                f" * run.maps[{number}].width + {x}]"
+            )
+            sums = [np.dot(part["weights"], part["values"]) for part in steps["parts"]]
+            assert sums == sorted(sums, key=abs, reverse=True)
+            assert steps["sum"] == pytest.approx(sum(sums), abs=1e-6)
+            value = max(0, sum(sums)) * steps["factor"] + steps["shift"]
+            assert steps["value"] == pytest.approx(value, abs=1e-6)
+            assert steps["value"] == pytest.approx(shown, abs=1e-4)  # summed in float32
 
 
-@pytest.mark.parametrize("image", DRAWN, ids=lambda image: "")
-def test_a_drawing_is_prepared_as_in_digits_py(image, javascript, tmp_path):
+@pytest.mark.parametrize("digit", range(10))
+def test_a_drawing_is_prepared_as_in_digits_py(digit, javascript, tmp_path):
+    image = drawn(digit, (6, 12, 24)[digit % 3], (0.2, 0, -0.1)[digit % 3], tremor=1)
     image.save(tmp_path / "digit.png")
-    expected = read_digit(tmp_path / "digit.png").flatten()
-    grey = np.asarray(image, dtype=np.float64) / 255
-    for name, values in (("readInk", 1 - grey), ("readPicture", grey)):
-        found = torch.tensor(javascript.call(name, values.flatten().tolist(), *image.size))
-        assert (found - expected).abs().max() < 0.02
+    ink = 1 - np.asarray(image, dtype=float) / 255
+    found = javascript.call("readInk", ink.flatten().tolist(), *image.size)
+    expected = read_digit(tmp_path / "digit.png").pixels
+    assert (torch.tensor(found["pixels"]) - expected.flatten()).abs().max() < 0.02
 
 
-@pytest.mark.parametrize(
-    "image",
-    [
-        typed(4, "DejaVuSans"),
-        photo(typed(7, "DejaVuSerif")),
-        drawn(3, 5).resize((18, 18)),
-        photo(drawn(2, 9)).crop((100, 0, 600, 700)),
-        Image.new("L", (1, 30), 40),
-    ],
-)
-def test_a_picture_is_prepared_as_in_digits_py(image, javascript, tmp_path):
-    image = image.convert("L")
-    image.thumbnail((200, 200), Image.Resampling.BOX)
-    image.save(tmp_path / "digit.png")
-    grey = np.asarray(image, dtype=np.float64) / 255
-    try:
-        expected = read_digit(tmp_path / "digit.png").flatten()
-    except ValueError:  # no ink
-        javascript.eval("const inkIn = (grey, w, h) => findInk(grey, w, h).some(Boolean);")
-        assert not javascript.call("inkIn", grey.flatten().tolist(), *image.size)
-    else:
-        found = torch.tensor(javascript.call("readPicture", grey.flatten().tolist(), *image.size))
-        assert (found - expected).abs().max() < 0.02
+@pytest.mark.parametrize("number, kind", enumerate(KINDS))
+def test_a_picture_is_prepared_as_in_digits_py(number, kind, javascript, tmp_path):
+    image = KINDS[kind](number % 10, number % 3)
+    path = tmp_path / f"digit.{'tiff' if image.mode in ('F', 'CMYK') else 'png'}"
+    image.save(path)
+    expected, colours = read_digit(path), read_colours(path)
+    channels = colours.reshape(-1, 3).T.tolist()
+    found = javascript.call("readPicture", channels, colours.shape[1], colours.shape[0])
+    assert found["doubts"] == expected.doubts
+    assert tuple(found["box"].values()) == expected.box
+    difference = torch.tensor(found["pixels"]) - expected.pixels.flatten()
+    assert difference.abs().max() < 0.02  # at most 0.007 at present
+
+
+def test_paper_without_a_digit_is_refused_as_in_digits_py(javascript):
+    for level in (0, 0.06):
+        noise = np.random.default_rng(1).normal(0.7, level, 10_000).clip(0, 1).tolist()
+        assert javascript.call("readPicture", [noise] * 3, 100, 100) is None
 
 
 def test_the_page_is_small_complete_and_the_same_every_time():
     text = page.make(page_numbers())
     assert text == page.make(page_numbers()) and page.is_current(page_numbers())
-    assert len(text.encode()) <= 120_000 and "{{" not in text
-    assert re.findall(r"(?:src|href)=\"(?!data:,|\.\./README\.md)", text) == []
+    assert len(text.encode()) <= 130_000 and "{{" not in text
+    assert re.findall(r"(?:src|href)=\"(?!data:,|\.\./)", text) == []
 
 
 @pytest.mark.parametrize("part", ['"weights": "', '"sprite": "', '"mean": ', "function forward("])
@@ -167,8 +182,7 @@ def opened(browser):
 
 
 def draw(tab, strokes, left, top, width, height, pen):
-    """Draw strokes of a square of side 1 into this box of the drawing area, which is 200 wide and high."""
-    count = tab.evaluate("strokes.length")
+    """Draw strokes of a square of side 1 into this box of the drawing area, 200 wide and high."""
     tab.fill("#stroke", str(pen))
     tab.locator("#drawing").scroll_into_view_if_needed()
     area = tab.locator("#drawing").bounding_box()
@@ -183,9 +197,8 @@ def draw(tab, strokes, left, top, width, height, pen):
         tab.mouse.move(*points[0])
         tab.mouse.down()
         for point in points[1:]:
-            tab.mouse.move(*point, steps=3)
+            tab.mouse.move(*point)
         tab.mouse.up()
-    assert tab.evaluate("strokes.length") == count + len(strokes)
 
 
 def read_digit_of(tab):

@@ -2,8 +2,7 @@
 
 Images are prepared as MNIST's were: "size normalized to fit in a 20x20 pixel box while preserving
 their aspect ratio", and centred in 28 × 28 "by computing the center of mass of the pixels"
-(http://yann.lecun.com/exdb/mnist/). How the ink is found is our own; `page/prepare.js` does the
-same, step for step.
+(http://yann.lecun.com/exdb/mnist/). How ink is found is our own; `page/prepare.js` mirrors it.
 """
 
 from collections.abc import Iterable
@@ -130,8 +129,8 @@ def read_colours(path: Path | str) -> np.ndarray:
             for top in range(0, height, step):
                 strip = image.crop((0, top, width, min(top + step, height)))
                 if high > low:
-                    values = (np.asarray(strip, np.float32) - low) / (high - low)
-                    strip = Image.fromarray(np.uint8(255 * np.nan_to_num(values)))
+                    values = np.nan_to_num(np.asarray(strip, np.float64), nan=low)
+                    strip = Image.fromarray(np.uint8(255 * (values - low) / (high - low)))
                 strips.append(strip.convert("RGBA").convert("RGBa").reduce(factor))
             small = Image.fromarray(np.concatenate(strips))
             small.info = image.info  # the orientation
