@@ -15,7 +15,7 @@ let paper = {strokes: []};
 let pointer = null;       // the one that draws: a second finger does not
 let nextFrame = 0;        // the request to read the drawing before the next frame, or 0
 let result = null;        // what the network makes of the input: its feature maps and log-probabilities; or null
-let chosen = {layer: 1, channel: 0, x: 12, y: 12};  // a pixel of a feature map
+let chosen = {layer: 1, channel: 2, x: 12, y: 12};  // a pixel of a feature map
 
 // ---- colours and small pictures
 
@@ -137,10 +137,13 @@ function explanation({parts, sum, positive, factor, shift, value}, layer) {
   for (const {map, weights, values, sum} of parts.slice(0, most)) {
     nodes.push(make("p", `${layer === 0 ? "Image" : `Map ${map + 1}`}: ${formatted(sum)}`), products(weights, values));
   }
-  if (rest.length) nodes.push(make("p", `The other ${rest.length} maps: ${formatted(rest.reduce((total, part) => total + part.sum, 0))}`));
+  if (rest.length) {
+    const sums = rest.map(part => formatted(part.sum)).join(", ");
+    nodes.push(make("p", `The other ${rest.length} maps: ${formatted(rest.reduce((total, part) => total + part.sum, 0))} (${sums})`));
+  }
+  const signed = `${shift < 0 ? "−" : "+"} ${formatted(Math.abs(shift))}`;
   nodes.push(make("p", `Convolution, the sum: ${formatted(sum)}`), make("p", `ReLU: max(0, ${formatted(sum)}) = ${formatted(positive)}`),
-    make("p", `Batch normalisation: ${formatted(positive)} × ${formatted(factor)} + ${formatted(shift)} = ${formatted(value)}`),
-    make("p", `Value in the map: ${formatted(value)}`));
+    make("p", `Batch normalisation: ${formatted(positive)} × ${formatted(factor)} ${signed} = ${formatted(value)}, the value in the map`));
   return nodes;
 }
 
