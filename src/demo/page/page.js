@@ -29,15 +29,14 @@ function readPalette() {
 
 const colour = name => `rgb(${palette[name]})`;
 
-// Paint values from 0, paper, to 1, ink; negative ones towards red.
+// Paint values from 0, paper, to 1, ink.
 function paint(canvas, values, width, height) {
-  const {paper, ink, frame} = palette;
+  const {paper, ink} = palette;
   canvas.width = width;
   canvas.height = height;
   const image = new ImageData(width, height);
   values.forEach((value, k) => {
-    const to = value < 0 ? frame : ink, part = Math.min(Math.abs(value), 1);
-    for (let i = 0; i < 3; i++) image.data[4 * k + i] = paper[i] + part * (to[i] - paper[i]);
+    for (let i = 0; i < 3; i++) image.data[4 * k + i] = paper[i] + value * (ink[i] - paper[i]);
     image.data[4 * k + 3] = 255;
   });
   canvas.getContext("2d").putImageData(image, 0, 0);
@@ -65,7 +64,7 @@ function percent(value) {
   return `${value < 0.0005 ? "<\u00a00.1" : value > 0.9995 ? ">\u00a099.9" : (100 * value).toFixed(1)}\u00a0%`;
 }
 
-const formatted = value => value.toFixed(2).replace("-", "−");
+const formatted = value => value.toFixed(2).replace("-0.00", "0.00").replace("-", "−");
 
 function make(tag, text = "", className = "") {
   return Object.assign(document.createElement(tag), {textContent: text, className});
