@@ -118,8 +118,8 @@ def read_colours(path: Path | str) -> np.ndarray:
     try:
         with Image.open(path) as image:
             image.draft("RGB", (8 * MAX_SIZE, 8 * MAX_SIZE))  # JPEG decodes at 1/2, 1/4 or 1/8
-            (width, height), bytes_per_pixel = image.size, 1 if len(image.mode) == 1 else 4
-            if width * height * bytes_per_pixel > MAX_BYTES:
+            width, height = image.size
+            if width * height * (1 if image.mode in ("1", "L", "P") else 4) > MAX_BYTES:
                 raise MemoryError(f"{width} × {height} pixels")
             factor = -(-max(image.size) // MAX_SIZE)
             step = factor * max(1, 2**20 // (width * factor))
@@ -128,7 +128,7 @@ def read_colours(path: Path | str) -> np.ndarray:
             strips = []
             for top in range(0, height, step):
                 strip = image.crop((0, top, width, min(top + step, height)))
-                if high > low:
+                if 0 < high - low < np.inf:
                     values = np.nan_to_num(np.asarray(strip, np.float64), nan=low)
                     strip = Image.fromarray(np.uint8(255 * (values - low) / (high - low)))
                 strips.append(strip.convert("RGBA").convert("RGBa").reduce(factor))
