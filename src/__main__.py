@@ -56,18 +56,21 @@ def bench(args: argparse.Namespace) -> None:
 
 
 def predict(args: argparse.Namespace) -> None:
-    from .demo.digits import read_files
+    from .demo.digits import read_files, save_picture
 
-    results, errors = read_files(args.image, args.show)
+    results, errors = read_files(args.image)
     lines = []
     for result in results:
-        next_digit = result["runner_up"]
-        lines.append(
-            f"{result['file']}  {result['digit']}  {result['confidence']:.1%}  "
-            f"then {next_digit} ({result['probabilities'][next_digit]:.1%})"
-        )
+        second = result["probabilities"][result["runner_up"]]
+        line = f"{result['file']}  {result['digit']}  {result['confidence']:.1%}  "
+        line += f"then {result['runner_up']} ({second:.1%})"
+        if result["doubts"]:
+            line += f"  doubtful: {', '.join(result['doubts'])}"
+        lines.append(line)
     if results or args.json:
         print(json.dumps(results) if args.json else "\n".join(lines))
+    if args.show and results:
+        save_picture(results, args.show)
     if errors:
         raise RuntimeError("\n".join(errors))
 
@@ -101,18 +104,31 @@ def parser() -> argparse.ArgumentParser:
     commands = root.add_subparsers(metavar="COMMAND", required=True)
 
     def command(call: Callable, help: str) -> Callable:
-        added = commands.add_parser(
-            call.__name__, help=help, description=help[0].upper() + help[1:] + "."
-        )
+        description = help[0].upper() + help[1:] + "."
+        added = commands.add_parser(call.__name__, help=help, description=description)
         added.set_defaults(call=call)
         return added.add_argument
 
+    add_runs(command)
+    add = command(predict, "read the digit in each image file")
+    add("image", nargs="+", help="PNG, JPEG or any other image file with one digit")
+    add("--json", action="store_true", help="print a list of objects, with all probabilities")
+    add("--show", metavar="PICTURE", type=Path, help="draw what was found, and the answers")
+    command(page, "write docs/index.html, the page for drawing a digit")
+    add = command(report, "publish what was run here: tables, pictures and the page")
+    add("--check", action="store_true", help="change nothing; fail if something does not agree")
+    return root
+
+
+def add_runs(command: Callable) -> None:
+    """The commands that train."""
+    device = "cuda, mps or cpu (default: the first of these that is available)"
     add = command(train, "train one step, as its notebook does; resumes an interrupted run")
     add("step", choices=STEPS)
     add("--seed", type=int, default=1, help="of weights, batches and augmentation (default: 1)")
     add("--epochs", type=positive, help="number of epochs (default: the recipe's, 15)")
     add("--fresh", action="store_true", help="start over instead of resuming an interrupted run")
-    add("--device", help="cuda, mps or cpu (default: the first of these that is available)")
+    add("--device", help=device)
 
     add = command(study, "run the missing runs of the studies, several at a time; resumes")
     add("name", nargs="*", help="studies to run (default: all; see --list)")
@@ -121,28 +137,15 @@ def parser() -> argparse.ArgumentParser:
         "--seeds", type=positive, help="run seeds 1 to SEEDS of every recipe (default: the study's)"
     )
     add("--jobs", type=positive, help="runs at a time (default: one per core; on a GPU, one)")
-    add(
-        "--backend", choices=["local", "dask"], default="local", help="processes, or a Dask cluster"
-    )
+    add("--backend", choices=["local", "dask"], default="local", help="processes, or Dask")
     add("--scheduler", metavar="ADDRESS", help="of Dask, for example tcp://127.0.0.1:8786")
-    add("--device", help="cuda, mps or cpu (default: the first of these that is available)")
+    add("--device", help=device)
 
     add = command(bench, "measure an epoch of this package and of the usual pipeline")
     add("step", nargs="*", help=f"steps to measure, of {', '.join(STEPS)} (default: all)")
     add("--turns", type=positive, default=3, help="epochs measured per pipeline (default: 3)")
     add("--quick", action="store_true", help="use a tenth of the images, and record nothing")
-    add("--device", help="cuda, mps or cpu (default: the first of these that is available)")
-
-    add = command(predict, "read the digit in each image file")
-    add("image", nargs="+", help="PNG, JPEG or any other image file with one digit")
-    add("--json", action="store_true", help="print a list of objects, with all probabilities")
-    add("--show", metavar="PICTURE", type=Path, help="draw what the network gets, and its answers")
-
-    command(page, "write docs/index.html, the page for drawing a digit")
-
-    add = command(report, "publish what was run here: tables, pictures and the page")
-    add("--check", action="store_true", help="change nothing; fail if something does not agree")
-    return root
+    add("--device", help=device)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -48,7 +48,9 @@ def test_train_prints_the_log_of_every_epoch(cli, results, monkeypatch):
 def test_whatever_the_terminal_can_encode(python, tmp_path):
     path = tmp_path / "😀.png"
     path.write_bytes(b"no image")
-    code = f"from src.__main__ import main; main(['train', 'basic']); main(['predict', {str(path)!r}])"
+    code = (
+        f"from src.__main__ import main; main(['train', 'basic']); main(['predict', {str(path)!r}])"
+    )
     options = {"PYTHONIOENCODING": "ascii", "MNIST_RESULTS": str(tmp_path), "MNIST_REDUCED": "1"}
     done = python("-c", code, **options)
     assert done.returncode == 1 and "Test set: " in done.stdout

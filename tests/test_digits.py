@@ -1,29 +1,25 @@
-"""The trained network in use: digits that are not MNIST's, of several fonts and hands, in image files as people have them."""
+"""The trained network in use: digits as people draw, photograph and store them."""
 
 import json
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from drawings import drawn, photo, typed
+from drawings import KINDS, drawn, typed
 from hypothesis import given, settings, strategies
-from PIL import Image, ImageDraw, ImageOps
+from PIL import Image, ImageDraw
 
 from src.data import Loader
-from src.demo.digits import read_digit, read_files
-from src.evidence.analysis import seed1_record
-from src.experiments import STEPS, load_model, weights_path
+from src.demo import digits
+from src.demo.digits import Classifier, find_ink, normalize_size, read_digit, read_files
+from src.evidence.runner import seed1_record
+from src.experiments import STEPS, load_model
+from src.store import weights_path
 from src.training import test as evaluate
-
-
-def transparent(image):
-    coloured = Image.new("RGBA", image.size, (20, 30, 160, 0))
-    coloured.putalpha(ImageOps.invert(image))
-    return coloured
-
 
 HANDS = {
     "sans": lambda digit: typed(digit, "DejaVuSans"),
@@ -38,15 +34,7 @@ HANDS = {
 }
 FORMS = {
     "as it is": lambda image: image,
-    "inverted": ImageOps.invert,
-    "small": lambda image: image.resize((40, 40), Image.Resampling.LANCZOS),
-    "large": lambda image: image.resize((900, 900)),
-    "shifted": lambda image: ImageOps.expand(image, (5, 200, 300, 10), 255),
     "rotated": lambda image: image.rotate(8, fillcolor=255),
-    "rotated back": lambda image: image.rotate(-8, fillcolor=255),
-    "transparent": transparent,
-    "photo": photo,
-    "grey on grey": lambda image: image.point(lambda value: 120 + value * 60 // 255),
 }
 
 
@@ -67,11 +55,103 @@ def test_digits_of_several_fonts_and_hands_are_read(form, tmp_path):
     assert len(wrong) <= 2, wrong  # of 90
 
 
-def test_a_digit_of_mnist_is_read_back_as_it_was(mnist, tmp_path):
-    _, (images, _) = mnist
-    for number, image in enumerate(images[:50]):
-        Image.fromarray(np.uint8(255 * image[0])).save(tmp_path / "digit.png")
-        assert (read_digit(tmp_path / "digit.png") - image).abs().mean() < 0.05, number
+def save(image, folder, name):
+    path = folder / f"{name}.{'tiff' if image.mode in ('F', 'CMYK') else 'png'}"
+    image.save(path)
+    return path
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_digits_with_the_faults_of_peoples_pictures_are_read(kind, tmp_path):
+    paths = [
+        save(KINDS[kind](digit, digit % 3), tmp_path, digit) for digit in (0, 2, 3, 4, 5, 7, 8)
+    ]
+    results, errors = read_files(paths)
+    assert errors == []
+    wrong = [result for result in results if result["digit"] != int(Path(result["file"]).stem)]
+    assert len(wrong) <= 1, wrong  # at present one of 30 for the shadow of a hand, else none
+
+
+FORMS_OF_MNIST = {
+    "unchanged": lambda image: image,
+    "black on white": lambda image: 1 - image,
+    "cropped": lambda image: image[np.ix_(image.any(axis=1), image.any(axis=0))],
+    "cropped, black on white": lambda image: 1 - FORMS_OF_MNIST["cropped"](image),
+}
+
+
+@pytest.mark.parametrize("form", FORMS_OF_MNIST)
+def test_images_of_mnist_are_read_as_by_the_network_itself(form, mnist):
+    images = mnist[1][0][:500]
+    prepared = []
+    for image in images[:, 0].numpy():
+        ink, _ = find_ink(FORMS_OF_MNIST[form](image))
+        rows, columns = ink.any(axis=1).nonzero()[0], ink.any(axis=0).nonzero()[0]
+        box = ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        prepared.append(normalize_size(box))
+    with torch.no_grad():
+        found, expected = (Classifier()(part).argmax(1) for part in (torch.stack(prepared), images))
+    # At present none differs here, and one of 2,000; another processor may round a tie.
+    assert (found != expected).sum() <= 1
+
+
+@pytest.mark.parametrize(
+    "kind, digit, doubt",
+    [
+        ("pen of 0.3 %", 3, "very thin"),
+        ("two parts", 3, "several parts"),
+        ("cut off", 3, "touches the border"),
+        ("low contrast", 3, "low contrast"),
+        ("28 pixels", 3, None),
+        ("frame", 3, None),
+    ],
+)
+def test_a_doubtful_reading_says_why(kind, digit, doubt, tmp_path, cli):
+    path = save(KINDS[kind](digit, 1), tmp_path, "digit")
+    doubts = read_digit(path).doubts
+    assert doubt in doubts if doubt else doubts == []
+    assert ("doubtful: " in cli("predict", path).out) == bool(doubts)
+
+
+def test_the_box_is_around_the_digit(tmp_path):
+    image = Image.new("L", (100, 200), 255)
+    ImageDraw.Draw(image).rectangle((30, 40, 49, 149), fill=0)
+    image.save(tmp_path / "digit.png")
+    assert read_digit(tmp_path / "digit.png").box == (30, 40, 20, 110)
+
+
+MEMORY = """
+import resource, sys
+from src.demo.digits import read_files
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+((result,), errors) = read_files(sys.argv[1:])
+print(result["digit"], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="ru_maxrss has another unit")
+def test_a_large_picture_takes_little_more_than_its_own_memory(tmp_path, python):
+    image = Image.new("L", (12_000, 1_500), 255)
+    ImageDraw.Draw(image).line([(5000, 250), (5800, 250), (5300, 1250)], fill=0, width=90)
+    image.save(tmp_path / "seven.png", compress_level=1)
+    done = python("-c", MEMORY, str(tmp_path / "seven.png"))
+    digit, kilobytes = map(int, done.stdout.split())
+    assert digit == 7 and kilobytes < 150_000  # of which the pixels are 18 MB
+
+
+def test_what_is_too_large_is_refused_by_name(tmp_path, monkeypatch):
+    monkeypatch.setattr(digits, "MAX_BYTES", 1e4)
+    Image.new("RGB", (60, 50)).save(tmp_path / "large.png")
+    with pytest.raises(ValueError, match=r"large\.png is too large .*60 × 50 pixels"):
+        read_digit(tmp_path / "large.png")
+
+
+@pytest.mark.parametrize("level", [0, 2, 16])
+def test_paper_without_a_digit_is_refused(level, tmp_path):
+    noise = np.random.default_rng(level).normal(200, level, (400, 400))
+    Image.fromarray(np.uint8(noise.clip(0, 255))).save(tmp_path / "paper.png")
+    with pytest.raises(ValueError, match="shows no digit"):
+        read_digit(tmp_path / "paper.png")
 
 
 def test_it_is_size_normalised_and_centred_by_mass(tmp_path):
@@ -80,7 +160,7 @@ def test_it_is_size_normalised_and_centred_by_mass(tmp_path):
         [(100, 50), (140, 50), (100, 450)], fill=0
     )  # most of its ink is at the top
     image.save(tmp_path / "wedge.png")
-    digit = read_digit(tmp_path / "wedge.png")[0]
+    digit = read_digit(tmp_path / "wedge.png").pixels[0]
     rows, columns = digit.sum(dim=1), digit.sum(dim=0)
     assert (rows > 0).sum() == 20 and (columns > 0).sum() <= 3
     positions = np.arange(28)
@@ -93,10 +173,10 @@ def test_it_is_size_normalised_and_centred_by_mass(tmp_path):
     [
         (None, "does not exist"),
         *((content, "is not a readable image") for content in (b"", b"not an image", "torn")),
-        ("white", "shows no ink"),
-        ("black", "shows no ink"),
-        ("clear", "shows no ink"),
-        ("pixel", "shows no ink"),
+        ("white", "shows no digit"),
+        ("black", "shows no digit"),
+        ("clear", "shows no digit"),
+        ("pixel", "shows no digit"),
     ],
 )
 def test_what_cannot_be_read_is_one_clear_line(content, reason, tmp_path):
@@ -118,7 +198,7 @@ def test_what_cannot_be_read_is_one_clear_line(content, reason, tmp_path):
     assert str(path) in fault and reason in fault and "\n" not in fault
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(
     strategies.binary()
     | strategies.binary(max_size=200).map(lambda rest: b"\x89PNG\r\n\x1a\n" + rest)
@@ -131,9 +211,9 @@ def test_whatever_is_in_a_file_there_is_no_traceback(tmp_path_factory, content):
         read_digit(path)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(
-    strategies.sampled_from(["L", "1", "P", "RGB", "RGBA", "LA", "I;16", "CMYK"]),
+    strategies.sampled_from(["L", "1", "P", "RGB", "RGBA", "LA", "I;16", "I", "F", "CMYK"]),
     strategies.integers(1, 90),
     strategies.integers(1, 90),
     strategies.integers(0, 2**32 - 1),
@@ -141,11 +221,11 @@ def test_whatever_is_in_a_file_there_is_no_traceback(tmp_path_factory, content):
 def test_whatever_an_image_shows_it_is_prepared_or_refused(
     tmp_path_factory, mode, width, height, seed
 ):
-    path = tmp_path_factory.mktemp("fuzz") / ("digit.tiff" if mode == "CMYK" else "digit.png")
+    path = tmp_path_factory.mktemp("fuzz") / ("digit.tiff" if mode in "CMYK F I" else "digit.png")
     size = len(Image.new(mode, (width, height)).tobytes())
     Image.frombytes(mode, (width, height), np.random.default_rng(seed).bytes(size)).save(path)
     try:
-        digit = read_digit(path)
+        digit = read_digit(path).pixels
     except ValueError as error:
         assert "\n" not in str(error)
     else:
@@ -168,6 +248,8 @@ def test_predict_on_the_command_line(cli, tmp_path):
         [files[1], "7"],
     ]
     assert Image.open(tmp_path / "seen.png").size[0] > 300
+    done = cli("predict", *files, "--show", tmp_path / "none" / "seen.png")
+    assert done.status == 1 and len(done.out.splitlines()) == 2  # nothing is lost
     done = cli("predict", "--json", *files, tmp_path / "none.png")
     assert done.status == 1 and done.err.splitlines() == [
         f"python -m src: {tmp_path / 'none.png'} does not exist"

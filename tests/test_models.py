@@ -62,8 +62,8 @@ def test_torchsummary_of_the_final_architecture(capsys):
         (
             "RegularizedNet",
             "Conv2d ReLU BatchNorm2d Dropout Conv2d ReLU BatchNorm2d Dropout Conv2d MaxPool2d "
-            "Conv2d ReLU BatchNorm2d Dropout Conv2d ReLU BatchNorm2d Dropout Conv2d ReLU BatchNorm2d Dropout "
-            "AdaptiveAvgPool2d Conv2d Linear",
+            "Conv2d ReLU BatchNorm2d Dropout Conv2d ReLU BatchNorm2d Dropout "
+            "Conv2d ReLU BatchNorm2d Dropout AdaptiveAvgPool2d Conv2d Linear",
         ),
     ],
 )

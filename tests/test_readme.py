@@ -97,7 +97,7 @@ def test_links_and_pictures_resolve(path):
 
 
 def prose(text):
-    """The sentences of a Markdown text: without code, tables, links' targets and generated parts."""
+    """The sentences of a Markdown text: without code, tables, targets and generated parts."""
     text = re.sub(r"<!-- generated.*?<!-- end -->|```.*?```|<details>.*?</details>", "", text,
                   flags=re.DOTALL)  # fmt: skip
     text = re.sub(r"^\|.*$|`[^`]*`|\]\([^)]*\)", "", text, flags=re.MULTILINE)

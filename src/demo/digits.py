@@ -1,67 +1,86 @@
 """The trained network in use: image files in, digits out.
 
-Images are prepared as MNIST's were: "size normalized to fit in a 20x20 pixel box while preserving their aspect ratio", and centred
-in 28 × 28 "by computing the center of mass of the pixels" (http://yann.lecun.com/exdb/mnist/). Ink detection is our own.
+Images are prepared as MNIST's were: "size normalized to fit in a 20x20 pixel box while preserving
+their aspect ratio", and centred in 28 × 28 "by computing the center of mass of the pixels"
+(http://yann.lecun.com/exdb/mnist/). How ink is found is our own; `page/prepare.js` mirrors it.
 """
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageFilter, ImageOps
+from PIL import Image, ImageOps
+from scipy import ndimage
 from torch import nn
 
 from .. import plots
 from ..data import normalize
 from ..experiments import load_model
 
-MAX_SIZE = 200  # pixels: larger images are reduced to this size first
-MIN_CONTRAST = 0.1  # between ink and paper, as a fraction of the range from black to white
+MAX_SIZE = 256  # pixels: larger images are reduced first, by a whole factor
+MAX_BYTES = 220e6  # of a decoded image: 55 megapixels in colour, 220 in grey (JPEG: any size)
+Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit, which MAX_BYTES replaces
+MIN_CONTRAST = 0.06  # between ink and paper, as a fraction of the range from black to white
+THIN = 0.03  # of the square around the digit: the ink of a very thin pen
+PART = 0.3  # of the strongest ink: the lowest contrast of a part of the digit
+LUMINANCE = np.float32([0.299, 0.587, 0.114])  # of red, green and blue
 
 
-def read_files(paths: Iterable[str], picture: Path | None = None) -> tuple[list[dict], list[str]]:
-    """Classify the digit in each image file; returns the results, and one line for each file that cannot be read.
+@dataclass(frozen=True)
+class Digit:
+    """What `read_digit` finds in an image."""
 
-    A result holds `file`, `digit`, `confidence`, `runner_up` (the second most probable digit) and all ten `probabilities`.
-    `picture` is a file in which to draw each input of the network with its two most probable digits.
+    pixels: torch.Tensor  # white on black, float32 in [0, 1] of shape (1, 28, 28)
+    picture: np.ndarray  # grey as it was searched, float32 in [0, 1] of shape (height, width)
+    box: tuple[int, int, int, int]  # of the digit in the picture: left, top, width, height
+    doubts: list[str]  # why the reading may be wrong
+
+
+def read_files(paths: Iterable[Path | str]) -> tuple[list[dict], list[str]]:
+    """Classify the digit in each image file.
+
+    Returns the results, and one line for each file that cannot be read. A result holds `file`,
+    `digit`, `confidence`, `runner_up` (the second most probable digit), all ten `probabilities`,
+    and `doubts`, a list of reasons why the reading may be wrong.
     """
-    images, files, errors = [], [], []
+    classifier, results, errors = Classifier(), [], []
     for path in paths:
         try:
-            images.append(read_digit(path))
-            files.append(str(path))
+            digit = read_digit(path)
         except ValueError as error:
             errors.append(str(error))
-    if not images:
-        return [], errors
-    with torch.no_grad():
-        probabilities = Classifier()(torch.stack(images)).exp()
-    results = []
-    for file, values in zip(files, probabilities):
-        digit, runner_up = values.topk(2).indices.tolist()
-        results.append(
-            {
-                "file": file,
-                "digit": digit,
-                "confidence": values[digit].item(),
-                "runner_up": runner_up,
-                "probabilities": values.tolist(),
-            }
-        )
-    if picture:
-        titles = [
-            "\n".join(f"{digit}: {values[digit]:.0%}" for digit in values.topk(2).indices)
-            for values in probabilities
-        ]
-        plots.digits(torch.stack(images), titles, columns=6).savefig(picture)
+            continue
+        with torch.no_grad():
+            values = classifier(digit.pixels[None])[0].exp()
+        best, runner_up = values.topk(2).indices.tolist()
+        result = {"file": str(path), "digit": best, "confidence": values[best].item()}
+        result |= {"runner_up": runner_up, "probabilities": values.tolist()}
+        results.append({**result, "doubts": digit.doubts})
     return results, errors
+
+
+def save_picture(results: Iterable[dict], path: Path | str) -> None:
+    """Draw what `read_files` found: each picture with the digit's box, then the network's input."""
+    images, rows = [], []
+    for result in results:
+        digit = read_digit(result["file"])
+        left, top, width, height = digit.box
+        framed = np.pad(1 - digit.picture, 2)
+        around = framed[top : top + height + 4, left : left + width + 4]
+        around[[0, 1, -2, -1]] = around[:, [0, 1, -2, -1]] = 1
+        images += [torch.from_numpy(framed), digit.pixels]
+        text = f"{result['digit']} ({100 * result['confidence']:.1f} %), next {result['runner_up']}"
+        rows.append(f"{result['file'][-30:]}\nPrediction: {text}")
+    plots.digits(images, columns=2, rows=rows).savefig(path)
 
 
 class Classifier(nn.Module):
     """The trained network of step 3, including the normalisation of its images.
 
-    Takes images of shape (N, 1, 28, 28) in [0, 1], white on black; returns log-probabilities of shape (N, 10).
+    Takes images of shape (N, 1, 28, 28) in [0, 1], white on black; returns log-probabilities of
+    shape (N, 10).
     """
 
     def __init__(self):
@@ -72,85 +91,140 @@ class Classifier(nn.Module):
         return self.model(normalize(images))
 
 
-def read_digit(path: Path | str) -> torch.Tensor:
-    """The digit in an image file, white on black: float32 in [0, 1] of shape (1, 28, 28).
+def read_digit(path: Path | str) -> Digit:
+    """Find the digit in an image file.
 
-    The file may have any format and size that Pillow reads; dark on light or light on dark, unevenly lit, or transparent.
-    Raises ValueError, in one line, if it is not an image or shows no ink.
+    The file may have any format, mode and size that Pillow reads, up to MAX_BYTES decoded; the
+    digit may be dark on light or light on dark, unevenly lit, or on a transparent background.
+    Raises ValueError, in one line, if it is not an image, is too large or shows no digit.
     """
-    ink = _find_ink(_read_grey(path))
+    grey = choose_channel(read_colours(path))
+    ink, doubts = find_ink(grey)
     rows, columns = ink.max(axis=1).nonzero()[0], ink.max(axis=0).nonzero()[0]
     if not len(rows):
-        raise ValueError(f"{path} shows no ink: the digit must stand out from its background")
-    return _normalize_size(ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1])
+        raise ValueError(f"{path} shows no digit: its ink must stand out from its background")
+    top, left, height, width = rows[0], columns[0], np.ptp(rows) + 1, np.ptp(columns) + 1
+    if ink.sum() < THIN * max(height, width) ** 2:
+        doubts.append("very thin")
+    pixels = normalize_size(ink[top : top + height, left : left + width])
+    return Digit(pixels, grey, (int(left), int(top), int(width), int(height)), doubts)
 
 
-def _read_grey(path: Path | str) -> np.ndarray:
-    """The image in [0, 1] from black to white, at most MAX_SIZE pixels wide and high."""
+def read_colours(path: Path | str) -> np.ndarray:
+    """Red, green and blue in [0, 1], of shape (height, width, 3), at most MAX_SIZE high and wide.
+
+    Large images are converted strip by strip: in memory they are only as they are stored.
+    """
     try:
-        with Image.open(path) as opened:
-            opened.draft("L", (MAX_SIZE, MAX_SIZE))
-            image = ImageOps.exif_transpose(opened).convert("RGBA")
-            image.thumbnail((MAX_SIZE, MAX_SIZE), Image.Resampling.BOX)
+        with Image.open(path) as image:
+            image.draft("RGB", (8 * MAX_SIZE, 8 * MAX_SIZE))  # JPEG decodes at 1/2, 1/4 or 1/8
+            width, height = image.size
+            if width * height * (1 if image.mode in ("1", "L", "P") else 4) > MAX_BYTES:
+                raise MemoryError(f"{width} × {height} pixels")
+            factor = -(-max(image.size) // MAX_SIZE)
+            step = factor * max(1, 2**20 // (width * factor))
+            # These modes have no fixed range: theirs is the image's own.
+            low, high = image.getextrema() if image.mode[0] in "IF" else (0, 0)
+            strips = []
+            for top in range(0, height, step):
+                strip = image.crop((0, top, width, min(top + step, height)))
+                if 0 < high - low < np.inf:
+                    values = np.nan_to_num(np.asarray(strip, np.float64), nan=low)
+                    strip = Image.fromarray(np.uint8(255 * (values - low) / (high - low)))
+                strips.append(strip.convert("RGBA").convert("RGBa").reduce(factor))
+            small = Image.fromarray(np.concatenate(strips))
+            small.info = image.info  # the orientation
+            pixels = np.asarray(ImageOps.exif_transpose(small), np.float32) / 255
     except FileNotFoundError:
         raise ValueError(f"{path} does not exist") from None
+    except MemoryError as error:
+        raise ValueError(f"{path} is too large to be decoded: {error}") from None
     except Exception as error:  # Pillow's readers raise almost anything on damaged files
         raise ValueError(f"{path} is not a readable image ({type(error).__name__})") from error
-    pixels = np.asarray(image, dtype=np.float32) / 255
-    grey, alpha = pixels[..., :3] @ np.float32([0.299, 0.587, 0.114]), pixels[..., 3]
+    colours, alpha = pixels[..., :3], pixels[..., 3:]  # premultiplied: black where transparent
     # A transparent background becomes white behind dark strokes, black behind light ones.
-    paper = 0.0 if (grey * alpha).sum() > 0.5 * alpha.sum() else 1.0
-    return grey * alpha + paper * (1 - alpha)
+    paper = 0.0 if (colours @ LUMINANCE).sum() > 0.5 * alpha.sum() else 1.0
+    return colours + paper * (1 - alpha)
 
 
-def _find_ink(grey: np.ndarray) -> np.ndarray:
-    """The amount of ink in each pixel, from 0 to 1; all 0 if nothing stands out from the paper."""
-    height, width = grey.shape
-    y, x = np.meshgrid(np.linspace(-1, 1, height), np.linspace(-1, 1, width), indexing="ij")
-    surface = np.stack([np.ones_like(x), x, y, x * y, x * x, y * y], axis=-1).reshape(-1, 6)
-    values = grey.reshape(-1).astype(np.float64)
-    # The paper is a quadratic surface through most of the pixels, fitted repeatedly without those that stand out.
-    paper = np.full_like(values, np.median(values))
-    for _ in range(5):
-        distance = np.abs(values - paper)
-        near = distance <= max(2 * np.median(distance), MIN_CONTRAST / 2)
-        paper = surface @ np.linalg.lstsq(surface[near], values[near], rcond=None)[0]
-    differences = (values - paper).reshape(height, width)
-    differences *= (
-        1 if differences[differences > 0].sum() > -differences[differences < 0].sum() else -1
-    )
-    strongest = np.percentile(differences, 99.5) if differences.size > 400 else differences.max()
+def choose_channel(colours: np.ndarray) -> np.ndarray:
+    """The luminance, unless red, green or blue varies much more: yellow on light blue."""
+    channels = [colours @ LUMINANCE, *np.moveaxis(colours, -1, 0)]
+    spreads = [float(channel.std()) for channel in channels]
+    best = int(np.argmax(spreads))
+    return channels[best if spreads[best] > 1.5 * spreads[0] else 0]
+
+
+def find_ink(grey: np.ndarray) -> tuple[np.ndarray, list[str]]:
+    """The ink in each pixel, from 0 to 1, and the reasons for doubt; all 0 if there is no digit."""
+    (height, width), size = grey.shape, max(grey.shape)
+    if not is_paper_light(grey):
+        grey = 1 - grey
+    # The paper is what remains when all that is narrower than a window is filled: a closing.
+    # A shadow or a sheet, which are wider, belong to it, with sharp edges.
+    window = size // 6 * 2 + 3
+    margin = np.pad(grey, window, constant_values=grey.max())
+    ink = ndimage.grey_closing(margin, window)[window:-window, window:-window] - grey
+    # The strongest ink is inside, where neither a frame nor the edge of the sheet is; if any.
+    y, x = height // 8, width // 8
+    strongest = np.percentile(ink[y : height - y, x : width - x], 99.9)
     if strongest < MIN_CONTRAST:
-        return np.zeros_like(differences)
-    ink = np.clip(differences / strongest, 0, 1)
-    ink[ink < max(0.05, min(0.4, 6 * np.abs(values - paper)[near].mean() / strongest))] = (
-        0  # noise of the paper
-    )
-    if min(ink.shape) > 60:  # remove specks: pixels whose neighbourhood is paper in the median
-        filtered = Image.fromarray(np.uint8(255 * ink)).filter(ImageFilter.MedianFilter(5))
-        if filtered.getbbox():
-            ink *= np.asarray(filtered.filter(ImageFilter.MaxFilter(5))) > 0
-    return ink
+        strongest = np.percentile(ink, 99.9)
+    noise = np.median(ink)  # of the paper, whose closing is its lightest
+    if strongest < MIN_CONTRAST or (size > 60 and 1 / 3 < noise / strongest < 2 / 3):
+        return np.zeros_like(ink), []
+    mask = ink > max(PART * strongest, min(3 * noise, 0.4 * strongest))
+    parts, doubts = choose_parts(mask, ink)
+    if strongest < 0.15:
+        doubts.append("low contrast")
+    near = ndimage.maximum_filter(parts, 3)  # with the soft edges of the strokes
+    return np.where(near & (ink > 0.05 * strongest), np.clip(ink / strongest, 0, 1), 0), doubts
 
 
-def _normalize_size(ink: np.ndarray) -> torch.Tensor:
-    """Scale the ink to fit 20 × 20 pixels and centre its mass at pixel (14, 14), counted from 0, of 28 × 28, as in MNIST."""
-    height, width = ink.shape
-    size = (max(1, round(20 * width / max(ink.shape))), max(1, round(20 * height / max(ink.shape))))
-    small = np.asarray(
-        Image.fromarray(np.float32(ink)).resize(
-            size, Image.Resampling.BOX if max(ink.shape) > 20 else Image.Resampling.BILINEAR
-        )
-    )
+def is_paper_light(grey: np.ndarray) -> bool:
+    """Whether the pixels are mostly nearer to the lightest than to the darkest around them.
+
+    Pixels at the border, without the outermost ones (a frame), count for those beyond it: in an
+    image that is cropped to its ink, the corners are paper.
+    """
+    window = max(grey.shape) // 6 * 2 + 3
+    y, x = grey.shape[0] // 24, grey.shape[1] // 24
+    margin = np.pad(grey[y : grey.shape[0] - y, x : grey.shape[1] - x], window, mode="edge")
+    light, dark = (f(margin, window) for f in (ndimage.maximum_filter, ndimage.minimum_filter))
+    return bool(((2 * margin - light - dark) * (light - dark)).sum() >= 0)
+
+
+def choose_parts(mask: np.ndarray, ink: np.ndarray) -> tuple[np.ndarray, list[str]]:
+    """The parts of the mask that make up the digit, and the reasons for doubt.
+
+    That is the part which extends furthest, and all that have a twentieth of its ink. What touches
+    the border counts a fifth: a frame, a shadow or the edge of the sheet gives way to a digit.
+    """
+    height, width = mask.shape
+    reach = 3 if max(mask.shape) > 60 else 1  # closes the gaps of a broken stroke
+    labels, count = ndimage.label(ndimage.maximum_filter(mask, reach), np.ones((3, 3)))
+    labels *= mask
+    boxes, numbers = ndimage.find_objects(labels), np.arange(1, count + 1)
+    mass = ndimage.sum_labels(ink, labels, numbers)
+    y, x = height // 32, width // 32
+    gaps = [(r.start - y, c.start - x, height - y - r.stop, width - x - c.stop) for r, c in boxes]
+    touching = np.min(gaps, axis=1) <= 0
+    extent = np.array([max(r.stop - r.start, c.stop - c.start) for r, c in boxes])
+    main = np.argmax(extent * np.where(touching, 0.2, 1))
+    chosen = (mass >= mass[main] / 20) & (touching <= touching[main])
+    reasons = {"touches the border": touching[main], "several parts": chosen.sum() > 1}
+    return np.isin(labels, numbers[chosen]), [name for name, true in reasons.items() if true]
+
+
+def normalize_size(ink: np.ndarray) -> torch.Tensor:
+    """Scale ink to fit 20 × 20 pixels; centre its mass at pixel (14, 14), from 0, of 28 × 28."""
+    longest = max(ink.shape)
+    height, width = (max(1, round(20 * side / longest)) for side in ink.shape)
+    method = Image.Resampling.BOX if longest > 20 else Image.Resampling.BILINEAR
+    small = np.asarray(Image.fromarray(np.float32(ink)).resize((width, height), method))
     small = small / small.max()
-    starts = [
-        round(
-            14
-            - float((small.sum(axis=1 - axis) * np.arange(small.shape[axis])).sum() / small.sum())
-        )
-        for axis in (0, 1)
-    ]
-    top, left = (min(max(start, 0), 28 - small.shape[axis]) for axis, start in enumerate(starts))
+    starts = (round(14 - float(centre)) for centre in ndimage.center_of_mass(small))
+    top, left = (min(max(start, 0), 28 - n) for start, n in zip(starts, small.shape))
     digit = torch.zeros(1, 28, 28)
-    digit[0, top : top + small.shape[0], left : left + small.shape[1]] = torch.from_numpy(small)
+    digit[0, top : top + height, left : left + width] = torch.from_numpy(small)
     return digit

@@ -76,7 +76,7 @@ def is_current(numbers: Mapping[str, str]) -> bool:
 
 
 def _parse(page: str) -> tuple[str, dict, np.ndarray, set[tuple]]:
-    """A page taken apart: the text around its data, the network, its weights and the test images."""
+    """A page taken apart: the text around its data, the network, its weights, the test images."""
     text = re.search(r"^const DATA = (.*);$", page, re.MULTILINE)[1]
     data = json.loads(text)
     weights = np.frombuffer(base64.b64decode(data["weights"]), "<f4")

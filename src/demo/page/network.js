@@ -1,6 +1,6 @@
 "use strict";
 // The forward pass of the network. A tensor is {data: Float32Array, channels, height, width}; the layers, and the weights in their
-// order, come from digits.py.
+// order, come from page.py.
 
 function convolve({data, channels, height, width}, {out, kernel, padding}, weights) {
   const rows = height + 2 * padding - kernel + 1, columns = width + 2 * padding - kernel + 1;
@@ -56,9 +56,10 @@ function forward({layers, mean, std}, weights, pixels) {
   const maps = [], take = count => weights.subarray(position, position += count);
   for (const layer of layers) {
     if (layer.type === "convolution") {
-      const filters = take(layer.out * tensor.channels * layer.kernel ** 2);
-      tensor = activate(convolve(tensor, layer, filters), take(layer.out), take(layer.out));
-      maps.push({...tensor, filters});
+      const input = tensor, filters = take(layer.out * input.channels * layer.kernel ** 2);
+      const factors = take(layer.out), shifts = take(layer.out);
+      tensor = activate(convolve(input, layer, filters), factors, shifts);
+      maps.push({...tensor, input, filters, factors, shifts});
     } else if (layer.type === "max pool") {
       tensor = maxPool(tensor);
     } else {
@@ -67,6 +68,24 @@ function forward({layers, mean, std}, weights, pixels) {
     }
   }
   return {maps, logProbabilities: logSoftmax(values)};
+}
+
+// One value of a feature map, step by step. `parts` has the weights and the values of each input map, and the sum of their products,
+// largest first; values beyond the border are 0.
+function explain({input, filters, factors, shifts}, {kernel, padding}, channel, x, y) {
+  const parts = Array.from({length: input.channels}, (_, map) => {
+    const start = (channel * input.channels + map) * kernel ** 2, weights = [...filters.subarray(start, start + kernel ** 2)];
+    const values = weights.map((_, k) => {
+      const row = y - padding + Math.floor(k / kernel), column = x - padding + k % kernel;
+      const inside = row >= 0 && column >= 0 && row < input.height && column < input.width;
+      return inside ? input.data[(map * input.height + row) * input.width + column] : 0;
+    });
+    return {map, weights, values, sum: weights.reduce((total, weight, k) => total + weight * values[k], 0)};
+  });
+  const sum = parts.reduce((total, part) => total + part.sum, 0), positive = Math.max(0, sum);
+  parts.sort((a, b) => Math.abs(b.sum) - Math.abs(a.sum));
+  const factor = factors[channel], shift = shifts[channel];
+  return {parts, sum, positive, factor, shift, value: positive * factor + shift};
 }
 
 // What one value of a feature map depends on: the corner and the size, in pixels of the image, of its receptive field.

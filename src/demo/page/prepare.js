@@ -1,31 +1,220 @@
 "use strict";
-// A drawing or a picture becomes an image like MNIST's, step by step as in digits.py.
+// A drawing or a picture becomes an image like MNIST's, step for step and name for name as in digits.py. An image is an array of
+// width x height values, row by row.
 
-const MIN_CONTRAST = 0.1;  // between ink and paper, as a fraction of the range from black to white
+const MAX_SIZE = 256;       // pixels: larger images are reduced first, by a whole factor
+const MIN_CONTRAST = 0.06;  // between ink and paper, as a fraction of the range from black to white
+const THIN = 0.03;          // of the square around the digit: the ink of a very thin pen
+const PART = 0.3;           // of the strongest ink: the lowest contrast of a part of the digit
+const LUMINANCE = [0.299, 0.587, 0.114];
 
-// Scale the ink to 20 x 20 pixels and centre its mass in 28 x 28. `ink` holds width x height values from 0 to 1. Returns null if
-// there is none, else the 784 pixels, and what was done: the box of the ink, its new size and where it was placed.
-function normalizeSize(ink, width, height) {
-  let top = height, bottom = -1, left = width, right = -1;
+// The digit in a picture: its 784 pixels, its box in the picture, the reasons for doubt; null if there is none.
+function readDigit(colours, width, height) {
+  const grey = chooseChannel(colours);
+  const [ink, doubts] = findInk(grey, width, height);
+  return normalizeInk(ink, width, height, doubts);
+}
+
+// The same from ink, from 0 to 1, such as a drawing's.
+function normalizeInk(ink, width, height, doubts = []) {
+  const box = findBox(ink, width, height);
+  if (!box) return null;
+  if (sum(ink) < THIN * Math.max(box.width, box.height) ** 2) doubts.push("very thin");
+  return {...normalizeSize(crop(ink, width, box), box.width, box.height), box, doubts};
+}
+
+// Red, green and blue from 0 to 1, from `data` with red, green, blue and alpha from 0 to 255: each the mean of factor x factor
+// pixels. Returns three arrays of columns x rows values.
+function readColours(data, width, height, factor) {
+  const columns = Math.ceil(width / factor), rows = Math.ceil(height / factor);
+  const [red, green, blue, alpha, count] = Array.from({length: 5}, () => new Float32Array(columns * rows));
   for (let y = 0; y < height; y++)
-    for (let x = 0; x < width; x++)
-      if (ink[y * width + x] > 0) {
-        top = Math.min(top, y); bottom = Math.max(bottom, y); left = Math.min(left, x); right = Math.max(right, x);
-      }
-  if (bottom < 0) return null;
-  const w = right - left + 1, h = bottom - top + 1, longest = Math.max(w, h);
-  const box = new Float32Array(w * h);
-  for (let y = 0; y < h; y++) for (let x = 0; x < w; x++) box[y * w + x] = ink[(top + y) * width + left + x];
-  const columns = Math.max(1, roundHalfToEven(20 * w / longest)), rows = Math.max(1, roundHalfToEven(20 * h / longest));
-  const small = resize(resize(box, w, h, columns, longest > 20), h, columns, rows, longest > 20);  // each call transposes
-  const highest = small.reduce((most, value) => Math.max(most, value), 0);
-  let mass = 0, massX = 0, massY = 0;
-  small.forEach((value, k) => { mass += value; massX += value * (k % columns); massY += value * Math.floor(k / columns); });
-  const x0 = Math.min(Math.max(roundHalfToEven(14 - massX / mass), 0), 28 - columns);
-  const y0 = Math.min(Math.max(roundHalfToEven(14 - massY / mass), 0), 28 - rows);
+    for (let x = 0; x < width; x++) {
+      const from = 4 * (y * width + x), to = Math.floor(y / factor) * columns + Math.floor(x / factor), part = data[from + 3] / 255;
+      red[to] += data[from] * part;
+      green[to] += data[from + 1] * part;
+      blue[to] += data[from + 2] * part;
+      alpha[to] += data[from + 3];
+      count[to]++;
+    }
+  return [red, green, blue, alpha].map(channel => channel.map((value, k) => value / count[k] / 255));
+}
+
+// A transparent background becomes white behind dark strokes, black behind light ones.
+function fillTransparent([red, green, blue, alpha]) {
+  const paper = sum(luminance([red, green, blue])) > 0.5 * sum(alpha) ? 0 : 1;
+  return [red, green, blue].map(channel => channel.map((value, k) => value + paper * (1 - alpha[k])));
+}
+
+const luminance = colours => colours[0].map((_, k) => LUMINANCE.reduce((total, part, i) => total + part * colours[i][k], 0));
+
+// The luminance, unless red, green or blue varies much more: yellow on light blue.
+function chooseChannel(colours) {
+  const channels = [luminance(colours), ...colours], spreads = channels.map(deviation);
+  const best = spreads.indexOf(Math.max(...spreads));
+  return channels[spreads[best] > 1.5 * spreads[0] ? best : 0];
+}
+
+// The ink in each pixel, from 0 to 1, and the reasons for doubt; all 0 if there is no digit.
+function findInk(grey, width, height) {
+  if (!isPaperLight(grey, width, height)) grey = grey.map(value => 1 - value);
+  // The paper is what remains when all that is narrower than a window is filled: a closing.
+  // A shadow or a sheet, which are wider, belong to it, with sharp edges.
+  const window = Math.floor(Math.max(width, height) / 6) * 2 + 3, wide = width + 2 * window, high = height + 2 * window;
+  const margin = pad(grey, width, height, window, highest(grey));
+  const paper = crop(minimumFilter(maximumFilter(margin, wide, high, window), wide, high, window), wide,
+    {left: window, top: window, width, height});
+  const ink = paper.map((value, k) => value - grey[k]);
+  // The strongest ink is inside, where neither a frame nor the edge of the sheet is; if any.
+  const x = Math.floor(width / 8), y = Math.floor(height / 8);
+  let strongest = percentile(crop(ink, width, {left: x, top: y, width: width - 2 * x, height: height - 2 * y}), 99.9);
+  if (strongest < MIN_CONTRAST) strongest = percentile(ink, 99.9);
+  const noise = percentile(ink, 50);  // of the paper, whose closing is its lightest
+  if (strongest < MIN_CONTRAST || Math.max(width, height) > 60 && noise > strongest / 3 && noise < 2 * strongest / 3)
+    return [new Float32Array(ink.length), []];
+  const lowest = Math.max(PART * strongest, Math.min(3 * noise, 0.4 * strongest));
+  const [parts, doubts] = chooseParts(ink.map(value => Number(value > lowest)), ink, width, height);
+  if (strongest < 0.15) doubts.push("low contrast");
+  const near = maximumFilter(parts, width, height, 3);  // with the soft edges of the strokes
+  return [ink.map((value, k) => near[k] && value > 0.05 * strongest ? Math.min(value / strongest, 1) : 0), doubts];
+}
+
+// Whether the pixels are mostly nearer to the lightest than to the darkest around them. Pixels at the border, without the outermost
+// ones (a frame), count for those beyond it: in an image that is cropped to its ink, the corners are paper.
+function isPaperLight(grey, width, height) {
+  const window = Math.floor(Math.max(width, height) / 6) * 2 + 3;
+  const x = Math.floor(width / 24), y = Math.floor(height / 24), box = {left: x, top: y, width: width - 2 * x, height: height - 2 * y};
+  const margin = pad(crop(grey, width, box), box.width, box.height, window);
+  const wide = box.width + 2 * window, high = box.height + 2 * window;
+  const light = maximumFilter(margin, wide, high, window), dark = minimumFilter(margin, wide, high, window);
+  return sum(margin.map((value, k) => (2 * value - light[k] - dark[k]) * (light[k] - dark[k]))) >= 0;
+}
+
+// The parts of the mask that make up the digit, and the reasons for doubt. That is the part which extends furthest, and all that have
+// a twentieth of its ink. What touches the border counts a fifth: a frame, a shadow or the edge of the sheet gives way to a digit.
+function chooseParts(mask, ink, width, height) {
+  const reach = Math.max(width, height) > 60 ? 3 : 1;  // closes the gaps of a broken stroke
+  const labels = label(maximumFilter(mask, width, height, reach), width, height).map((value, k) => value * mask[k]);
+  const parts = [];
+  labels.forEach((value, k) => {
+    if (!value) return;
+    const part = parts[value - 1] ??= {mass: 0, left: width, top: height, right: 0, bottom: 0};
+    const x = k % width, y = Math.floor(k / width);
+    part.mass += ink[k];
+    part.left = Math.min(part.left, x); part.right = Math.max(part.right, x + 1);
+    part.top = Math.min(part.top, y); part.bottom = Math.max(part.bottom, y + 1);
+  });
+  const x = Math.floor(width / 32), y = Math.floor(height / 32);
+  for (const part of parts) {
+    part.touching = Math.min(part.top - y, part.left - x, height - y - part.bottom, width - x - part.right) <= 0;
+    part.score = Math.max(part.right - part.left, part.bottom - part.top) * (part.touching ? 0.2 : 1);
+  }
+  const main = parts.reduce((best, part) => part.score > best.score ? part : best);
+  const chosen = parts.map(part => part.mass >= main.mass / 20 && part.touching <= main.touching);
+  const reasons = {"touches the border": main.touching, "several parts": chosen.filter(Boolean).length > 1};
+  return [labels.map(value => Number(value > 0 && chosen[value - 1])), Object.keys(reasons).filter(name => reasons[name])];
+}
+
+// Scale the ink to fit 20 x 20 pixels; centre its mass at pixel (14, 14), from 0, of 28 x 28.
+function normalizeSize(ink, width, height) {
+  const longest = Math.max(width, height), box = longest > 20;
+  const columns = Math.max(1, roundHalfToEven(20 * width / longest)), rows = Math.max(1, roundHalfToEven(20 * height / longest));
+  const small = resize(resize(ink, width, height, columns, box), height, columns, rows, box);  // each call transposes
+  const most = highest(small), mass = sum(small);
+  const centreX = sum(small.map((value, k) => value * (k % columns))) / mass;
+  const centreY = sum(small.map((value, k) => value * Math.floor(k / columns))) / mass;
+  const left = Math.min(Math.max(roundHalfToEven(14 - centreX), 0), 28 - columns);
+  const top = Math.min(Math.max(roundHalfToEven(14 - centreY), 0), 28 - rows);
   const pixels = new Float32Array(784);
-  small.forEach((value, k) => { pixels[(y0 + Math.floor(k / columns)) * 28 + x0 + k % columns] = value / highest; });
-  return {pixels, box: {left, top, width: w, height: h}, size: {width: columns, height: rows}, place: {x: x0, y: y0}};
+  small.forEach((value, k) => { pixels[(top + Math.floor(k / columns)) * 28 + left + k % columns] = value / most; });
+  return {pixels, size: {width: columns, height: rows}, place: {left, top}};
+}
+
+// ---- what NumPy, SciPy and Pillow do in Python
+
+const sum = values => values.reduce((total, value) => total + value, 0);
+const highest = values => values.reduce((most, value) => Math.max(most, value), -Infinity);
+
+function deviation(values) {
+  const mean = sum(values) / values.length;
+  return Math.sqrt(values.reduce((total, value) => total + (value - mean) ** 2, 0) / values.length);
+}
+
+function percentile(values, percent) {
+  const sorted = Float64Array.from(values).sort(), position = (sorted.length - 1) * percent / 100, floor = Math.floor(position);
+  return sorted[floor] + (position - floor) * (sorted[Math.min(floor + 1, sorted.length - 1)] - sorted[floor]);
+}
+
+// The box around all values above 0; null if there are none.
+function findBox(values, width, height) {
+  let top = height, bottom = -1, left = width, right = -1;
+  values.forEach((value, k) => {
+    if (value <= 0) return;
+    const x = k % width, y = Math.floor(k / width);
+    left = Math.min(left, x); right = Math.max(right, x);
+    top = Math.min(top, y); bottom = Math.max(bottom, y);
+  });
+  return bottom < 0 ? null : {left, top, width: right - left + 1, height: bottom - top + 1};
+}
+
+function crop(data, width, box) {
+  const output = new Float32Array(box.width * box.height);
+  for (let y = 0; y < box.height; y++)
+    output.set(data.subarray((box.top + y) * width + box.left, (box.top + y) * width + box.left + box.width), y * box.width);
+  return output;
+}
+
+// Add a margin: of this value, or else of the values at the border.
+function pad(data, width, height, margin, value) {
+  const wide = width + 2 * margin, clip = (k, size) => Math.min(Math.max(k - margin, 0), size - 1);
+  const output = new Float32Array(wide * (height + 2 * margin)).fill(value);
+  for (let y = 0; y < height + 2 * margin; y++)
+    for (let x = 0; x < wide; x++) {
+      const inside = x >= margin && y >= margin && x < margin + width && y < margin + height;
+      if (inside || value === undefined) output[y * wide + x] = data[clip(y, height) * width + clip(x, width)];
+    }
+  return output;
+}
+
+// The highest value in a window of size x size (odd) around each pixel: along the rows, then along the columns.
+function maximumFilter(data, width, height, size) {
+  return highestInRow(highestInRow(data, width, height, size), height, width, size);  // each call transposes
+}
+
+const minimumFilter = (data, ...sizes) => maximumFilter(data.map(value => -value), ...sizes).map(value => -value);
+
+function highestInRow(data, width, height, size) {
+  const output = new Float32Array(width * height), half = size >> 1, row = new Float32Array(width + half);
+  for (let y = 0; y < height; y++) {
+    row.fill(-Infinity).set(data.subarray(y * width, (y + 1) * width), half);
+    for (let reach = 1; reach < size;) {  // row[x] is the highest of `reach` values from x on
+      const step = Math.min(reach, size - reach);
+      for (let x = 0; x + step < row.length; x++) row[x] = Math.max(row[x], row[x + step]);
+      reach += step;
+    }
+    for (let x = 0; x < width; x++) output[x * height + y] = row[x];
+  }
+  return output;
+}
+
+// Number the parts of a mask, from 1; pixels that share a side or a corner belong to the same part.
+function label(mask, width, height) {
+  const labels = new Int32Array(mask.length);
+  let count = 0;
+  mask.forEach((inside, start) => {
+    if (!inside || labels[start]) return;
+    labels[start] = ++count;
+    for (const stack = [start]; stack.length;) {
+      const k = stack.pop(), x = k % width, y = Math.floor(k / width);
+      for (let v = Math.max(y - 1, 0); v <= Math.min(y + 1, height - 1); v++)
+        for (let u = Math.max(x - 1, 0); u <= Math.min(x + 1, width - 1); u++)
+          if (mask[v * width + u] && !labels[v * width + u]) {
+            labels[v * width + u] = count;
+            stack.push(v * width + u);
+          }
+    }
+  });
+  return labels;
 }
 
 function roundHalfToEven(value) {  // as Python does
@@ -54,77 +243,4 @@ function resize(data, width, height, size, box) {
     }
   }
   return output;
-}
-
-function median(values) {
-  const sorted = Float64Array.from(values).sort(), middle = sorted.length >> 1;
-  return sorted.length % 2 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
-}
-
-function percentile(values, percent) {
-  const sorted = Float64Array.from(values).sort(), position = (sorted.length - 1) * percent / 100, floor = Math.floor(position);
-  return sorted[floor] + (position - floor) * (sorted[Math.min(floor + 1, sorted.length - 1)] - sorted[floor]);
-}
-
-// The ink in a picture, from 0 to 1: what stands out from the paper, a quadratic surface through most of its pixels.
-// `grey` holds width x height values from 0, black, to 1, white.
-function findInk(grey, width, height) {
-  const terms = Array.from(grey, (_, k) => {
-    const x = width > 1 ? 2 * (k % width) / (width - 1) - 1 : -1, y = height > 1 ? 2 * Math.floor(k / width) / (height - 1) - 1 : -1;
-    return [1, x, y, x * y, x * x, y * y];
-  });
-  let paper = new Float64Array(grey.length).fill(median(grey)), near = null;
-  for (let round = 0; round < 5; round++) {
-    const distances = Array.from(grey, (value, k) => Math.abs(value - paper[k]));
-    const limit = Math.max(2 * median(distances), MIN_CONTRAST / 2);
-    near = distances.map(distance => distance <= limit);
-    const surface = fit(terms.filter((_, k) => near[k]), Array.from(grey).filter((_, k) => near[k]));
-    paper = terms.map(term => term.reduce((sum, value, i) => sum + value * surface[i], 0));
-  }
-  const differences = Array.from(grey, (value, k) => value - paper[k]);
-  if (differences.reduce((sum, value) => sum + value, 0) <= 0)  // dark ink
-    differences.forEach((value, k) => { differences[k] = -value; });
-  const strongest = differences.length > 400 ? percentile(differences, 99.5) : Math.max(...differences);
-  if (strongest < MIN_CONTRAST) return new Float32Array(grey.length);
-  const noise = differences.reduce((sum, value, k) => near[k] ? sum + Math.abs(value) : sum, 0) / near.filter(Boolean).length;
-  const lowest = Math.max(0.05, Math.min(0.4, 6 * noise / strongest));
-  const ink = Float32Array.from(differences, value => { const part = Math.min(value / strongest, 1); return part < lowest ? 0 : part; });
-  return Math.min(width, height) > 60 ? removeSpecks(ink, width, height) : ink;
-}
-
-// The coefficients of the least-squares fit, by Gaussian elimination of the normal equations.
-function fit(terms, values) {
-  const size = terms[0].length, rows = Array.from({length: size}, () => new Float64Array(size + 1));
-  terms.forEach((term, k) => {
-    for (let i = 0; i < size; i++) {
-      for (let j = 0; j < size; j++) rows[i][j] += term[i] * term[j];
-      rows[i][size] += term[i] * values[k];
-    }
-  });
-  for (let i = 0; i < size; i++) {
-    rows[i][i] += 1e-9;  // an image of one row or column leaves some terms undetermined
-    for (let j = 0; j < size; j++) {
-      if (j === i) continue;
-      const factor = rows[j][i] / rows[i][i];
-      for (let k = i; k <= size; k++) rows[j][k] -= factor * rows[i][k];
-    }
-  }
-  return rows.map((row, i) => row[size] / row[i]);
-}
-
-// Remove pixels in whose neighbourhood the median is paper.
-function removeSpecks(ink, width, height) {
-  const window = (data, pick) => data.map((_, k) => {
-    const values = [];
-    for (let dy = -2; dy <= 2; dy++)
-      for (let dx = -2; dx <= 2; dx++) {
-        const y = Math.min(Math.max(Math.floor(k / width) + dy, 0), height - 1), x = Math.min(Math.max(k % width + dx, 0), width - 1);
-        values.push(data[y * width + x]);
-      }
-    return pick(values);
-  });
-  const filtered = window(ink.map(value => Math.floor(255 * value)), values => values.sort((a, b) => a - b)[12]);
-  if (!filtered.some(Boolean)) return ink;
-  const kept = window(filtered, values => Math.max(...values));
-  return ink.map((value, k) => kept[k] > 0 ? value : 0);
 }
