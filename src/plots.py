@@ -41,7 +41,9 @@ def digits(
     for axes in grid.flat:
         axes.set_axis_off()
     for axes, image in zip(grid.flat, images):
-        drawn = axes.imshow(image[0].cpu().numpy(), cmap="gray_r", vmin=limits[0], vmax=limits[1])
+        drawn = axes.imshow(
+            image.squeeze().cpu().numpy(), cmap="gray_r", vmin=limits[0], vmax=limits[1]
+        )
     for axes, title in zip(grid.flat, titles):
         axes.set_title(title, fontsize=9, pad=3)
     place = {"xycoords": "axes fraction", "ha": "right", "va": "center", "fontsize": 10}

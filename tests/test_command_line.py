@@ -1,8 +1,11 @@
 """The command line says what it does, does it, and refuses what it cannot do."""
 
+import shutil
+
 import pytest
 
 from src import __main__, experiments
+from src.store import weights_path
 
 
 @pytest.mark.parametrize(
@@ -48,6 +51,7 @@ def test_train_prints_the_log_of_every_epoch(cli, results, monkeypatch):
 def test_whatever_the_terminal_can_encode(python, tmp_path):
     path = tmp_path / "😀.png"
     path.write_bytes(b"no image")
+    shutil.copy(weights_path("augmentation"), tmp_path)
     code = (
         f"from src.__main__ import main; main(['train', 'basic']); main(['predict', {str(path)!r}])"
     )

@@ -264,7 +264,7 @@ def test_predict_on_the_command_line(cli, tmp_path):
 @pytest.mark.parametrize("step", STEPS)
 def test_committed_weights_give_the_recorded_accuracy(step, mnist):
     loader = Loader(*mnist[1], normalized=STEPS[step].normalized)
-    _, accuracy = evaluate(load_model(step), torch.device("cpu"), loader, progress=False)
+    _, accuracy = evaluate(load_model(step), torch.device("cpu"), loader)
     # Another processor rounds differently, and may classify an image or two differently.
     assert accuracy == pytest.approx(seed1_record(step)["history"][-1]["test_accuracy"], abs=0.02)
 
