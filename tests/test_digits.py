@@ -247,7 +247,8 @@ def test_predict_on_the_command_line(cli, tmp_path):
         [files[0], "3"],
         [files[1], "7"],
     ]
-    assert Image.open(tmp_path / "seen.png").size[0] > 300
+    with Image.open(tmp_path / "seen.png") as image:
+        assert image.size[0] > 300
     done = cli("predict", *files, "--show", tmp_path / "none" / "seen.png")
     assert done.status == 1 and len(done.out.splitlines()) == 2  # nothing is lost
     done = cli("predict", "--json", *files, tmp_path / "none.png")

@@ -96,6 +96,11 @@ def test_the_committed_notebook_is_one_clean_run(step):
     assert epochs == [str(epoch) for epoch in range(1, 16)]
     assert "\r" not in printed and "Smoke test" not in printed
     assert sum("image/png" in output.get("data", {}) for output in outputs) >= 3
+    package = "\n".join(path.read_text(encoding="utf-8") for path in ROOT.glob("src/*.py"))
+    for output in outputs:  # the source that is shown is that of the package
+        shown = output.get("data", {}).get("text/markdown", "")
+        for part in shown.removeprefix("```python\n").removesuffix("```").split("\n\n\n"):
+            assert not shown.startswith("```python") or part.strip() in package
     tags = [cell.metadata.get("tags", []) for cell in cells]
     assert tags.count(["parameters"]) == 1  # where papermill puts its values
     # What Jupyter itself writes, so that opening the notebook does not change it.

@@ -12,11 +12,22 @@ from ..models import AugmentedNet, count_parameters
 
 # The recipes of the notebooks of 2021, in float32 as then.
 ORIGINAL = {
-    "basic": replace(BASIC, optimizer_args={"lr": 0.05}, precision="float32"),
-    "regularization": replace(REGULARIZATION, optimizer_args={"lr": 0.05}, precision="float32"),
+    "basic": Experiment(
+        *("basic", "BasicNet"),
+        normalized=False,
+        optimizer_args={"lr": 0.05},
+        precision="float32",
+    ),
+    "regularization": Experiment(
+        *("regularization", "RegularizedNet"),
+        model_args={"dropout": 0.0},
+        optimizer_args={"lr": 0.05},
+        scheduler="StepLR",
+        scheduler_args={"step_size": 5, "gamma": 0.1},
+        precision="float32",
+    ),
     "augmentation": Experiment(
-        "augmentation",
-        "AugmentedNet",
+        *("augmentation", "AugmentedNet"),
         augmentation={"degrees": 7, "translate": (0.15, 0.15), "scale": (0.7, 1.3), "shear": 8},
         optimizer="SGD",
         optimizer_args={"lr": 0.015, "momentum": 0.9},
