@@ -82,12 +82,13 @@ def environment(device: torch.device) -> dict:
 
 @lru_cache(maxsize=1)
 def commit() -> str | None:
-    """The checked-out commit, with "-dirty" if tracked files differ; None without git."""
+    """The checked-out commit, with "-dirty" if a file of the package differs; None without git."""
     root = Path(__file__).parent.parent
-    command = ["git", f"--git-dir={root / '.git'}", f"--work-tree={root}", "describe"]
-    command += ["--always", "--dirty", "--exclude=*", "--abbrev=10"]
+    git = ["git", f"--git-dir={root / '.git'}", f"--work-tree={root}"]
+    options = {"cwd": root, "capture_output": True, "encoding": "utf-8", "check": True}
     try:
-        done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", check=True)
+        name = subprocess.run([*git, "rev-parse", "--short=10", "HEAD"], **options).stdout.strip()
+        changed = subprocess.run([*git, "status", "--porcelain", "--", "src"], **options).stdout
     except (OSError, subprocess.CalledProcessError):
         return None
-    return done.stdout.strip()
+    return name + "-dirty" * bool(changed)
