@@ -56,9 +56,10 @@ def test_a_study_runs_what_is_missing_and_shares_common_runs(tiny, study):
 
 
 def test_a_study_is_read_from_one_platform(tiny, study):
+    record = run(tiny, 1, "cpu", progress=False, keep=False)[1]
     for seed, precision in [(1, "bfloat16"), (2, "bfloat16"), (3, "float32")]:
-        recipe = replace(tiny, precision=precision)
-        save_record("study", run(recipe, seed, "cpu", progress=False, keep=False)[1])
+        recipe = {**record["recipe"], "precision": precision}
+        save_record("study", {**record, "recipe": recipe, "seed": seed})
     study("one", {"a": tiny}, seeds=3)
     report.publish()
     assert [record["seed"] for record in study_records("one")["a"]] == [1, 2]
