@@ -147,6 +147,8 @@ def run(
     record["test_size"] = len(setup.test_loader.images)
     checkpoint = store.checkpoint_path(record, smoke)
     with contextlib.redirect_stdout(sys.stdout if progress else io.StringIO()):
+        if smoke:
+            print(f"Smoke test: {SMOKE_TEST_SIZE:,} images, and nothing is recorded.")
         history = [] if fresh else _resume(checkpoint, record, setup)
         before, failure = sum(epoch["seconds"] for epoch in history), None
         try:
@@ -155,10 +157,8 @@ def run(
                 state = {"setup": setup.state_dict(), "history": history}
                 store.save_checkpoint(checkpoint, record, state)
         except KeyboardInterrupt:
-            done = f"{len(history)} of {experiment.epochs} epochs"
-            raise Interrupted(
-                f"Interrupted after {done}. Run the same command, or cell, again to resume."
-            ) from None
+            done = f"Interrupted after {len(history)} of {experiment.epochs} epochs"
+            raise Interrupted(f"{done}. Run the same command, or cell, again to resume.") from None
         except DivergenceError as error:
             failure, error.record, record["failed"] = error, record, str(error)
     record |= {"history": history, "seconds": before + time.perf_counter() - started}
@@ -255,8 +255,6 @@ def smoke_test_epochs() -> int:
 
 def _resume(checkpoint: Path, record: dict, setup: Setup) -> list[dict]:
     """Restore the state of an interrupted run; returns its history, empty if there is none."""
-    if smoke_test_epochs():
-        print(f"Smoke test: {SMOKE_TEST_SIZE:,} images, and nothing is recorded.")
     saved = store.load_checkpoint(checkpoint, record)
     if saved is None:
         return []

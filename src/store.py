@@ -82,8 +82,9 @@ def _as_floats(value: Any) -> Any:
     return float(value) if type(value) is int else value
 
 
-def _records_path(file: str, local: bool) -> Path:
-    return RESULTS / ("local" if local else "") / f"{file}.jsonl"
+def results_path(name: str, local: bool = False) -> Path:
+    """A file of the evidence, or of what was run here."""
+    return RESULTS / ("local" if local else "") / name
 
 
 def load_records(file: str, local: bool = False) -> dict[str, dict]:
@@ -92,7 +93,7 @@ def load_records(file: str, local: bool = False) -> dict[str, dict]:
     A line that is not a record, such as a truncated one, is skipped with a message on standard
     error: its run counts as missing. The records are shared: do not change them.
     """
-    path = _records_path(file, local)
+    path = results_path(f"{file}.jsonl", local)
     try:
         status = path.stat()
     except FileNotFoundError:
@@ -127,7 +128,7 @@ def save_record(file: str, record: dict) -> None:
     with _locked():
         records = load_records(file, local=True)
         records.pop(record_key(record), None)
-        _write_records(_records_path(file, local=True), [*records.values(), record])
+        _write_records(results_path(f"{file}.jsonl", local=True), [*records.values(), record])
 
 
 def publish_records(file: str, target: str, wanted: Callable[[str, dict], bool]) -> int:
@@ -140,10 +141,16 @@ def publish_records(file: str, target: str, wanted: Callable[[str, dict], bool])
     if moved:
         with _locked():
             kept = {key: old for key, old in load_records(target).items() if key not in moved}
-            _write_records(_records_path(target, local=False), [*kept.values(), *moved.values()])
+            _write_records(results_path(f"{target}.jsonl"), [*kept.values(), *moved.values()])
             rest = [record for key, record in local.items() if key not in moved]
-            _write_records(_records_path(file, local=True), rest)
+            _write_records(results_path(f"{file}.jsonl", local=True), rest)
     return len(moved)
+
+
+def publish_file(name: str) -> None:
+    """Move a local file, such as the weights of a step, into the evidence, if there is one."""
+    if results_path(name, local=True).exists():
+        os.replace(results_path(name, local=True), results_path(name))
 
 
 @contextmanager
@@ -185,7 +192,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 def weights_path(step: str, local: bool = False) -> Path:
     """The file with the trained weights of a step (seed 1): a state dict."""
-    return RESULTS / ("local" if local else "") / f"{step}.pt"
+    return results_path(f"{step}.pt", local)
 
 
 def save_state(state: dict[str, Any], path: Path) -> None:

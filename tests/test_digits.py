@@ -136,7 +136,7 @@ def test_a_large_picture_takes_little_more_than_its_own_memory(tmp_path, python)
     image.save(tmp_path / "seven.png", compress_level=1)
     done = python("-c", MEMORY, str(tmp_path / "seven.png"))
     digit, kilobytes = map(int, done.stdout.split())
-    assert digit == 7 and kilobytes < 150_000  # of which the pixels are 18 MB
+    assert digit == 7 and kilobytes < 150_000  # the pixels alone take 18 MB
 
 
 def test_what_is_too_large_is_refused_by_name(tmp_path, monkeypatch):

@@ -107,7 +107,7 @@ def benchmark(
             seconds[step][name].append(done.result())
     record = {**environment(picked), "turns": turns, "share": share, "seconds": seconds}
     if not quick and not smoke_test_epochs() and list(steps) == list(STEPS):
-        with store.atomic_write(store.RESULTS / "local" / "bench.json") as temporary:
+        with store.atomic_write(store.results_path("bench.json", local=True)) as temporary:
             temporary.write_text(json.dumps(record) + "\n", encoding="utf-8", newline="\n")
     return record
 

@@ -5,7 +5,6 @@
 
 import json
 import math
-import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -110,22 +109,14 @@ def _marked(table: str) -> re.Pattern:
 
 def publish() -> None:
     """Move what was run here into the evidence: the steps, the studies, a benchmark."""
-    steps = {run_key(STEPS[step], 1, *platform): step for step in STEPS for platform in PLATFORMS}
     for step in STEPS:
-        local = store.weights_path(step, local=True)
-        if local.exists():
-            os.replace(local, store.weights_path(step))
-    store.publish_records("runs", "runs", lambda key, record: key in steps)
-    runs = [
-        run
-        for study in STUDIES.values()
-        for label in study.experiments
-        for run in study.runs(label)
-    ]
+        keys = {run_key(STEPS[step], 1, *platform) for platform in PLATFORMS}
+        if store.publish_records("runs", "runs", lambda key, _, keys=keys: key in keys):
+            store.publish_file(f"{step}.pt")
+    runs = [run for study in STUDIES.values() for run in study.all_runs()]
     planned = {run_key(*run, *platform) for run in runs for platform in PLATFORMS}
-    store.publish_records("study", "study", lambda key, record: key in planned)
-    if (bench := store.RESULTS / "local" / "bench.json").exists():
-        os.replace(bench, store.RESULTS / "bench.json")
+    store.publish_records("study", "study", lambda key, _: key in planned)
+    store.publish_file("bench.json")
 
 
 def write() -> None:

@@ -85,12 +85,8 @@ def missing(
     names: Iterable[str], device: str, precision: str, seeds: int | None = None
 ) -> list[tuple[Experiment, int]]:
     """The runs of the named studies that are not recorded for this platform, each once."""
-    wanted = {
-        run_key(*run, device, precision): run
-        for name in names
-        for label in STUDIES[name].experiments
-        for run in STUDIES[name].runs(label, seeds)
-    }
+    runs = [run for name in names for run in STUDIES[name].all_runs(seeds)]
+    wanted = {run_key(*run, device, precision): run for run in runs}
     recorded = load_records("study") | load_records("study", local=True)
     return [run for key, run in wanted.items() if key not in recorded]
 
@@ -99,7 +95,7 @@ def progress_table(names: Iterable[str]) -> str:
     """How many runs of each study are recorded, here or in the evidence, and its question."""
     recorded, lines = load_records("study") | load_records("study", local=True), []
     for name in names:
-        runs = [run for label in STUDIES[name].experiments for run in STUDIES[name].runs(label)]
+        runs = STUDIES[name].all_runs()
         done = max(
             sum(run_key(*run, *platform) in recorded for run in runs) for platform in PLATFORMS
         )

@@ -54,6 +54,10 @@ class Study:
         count = seeds or self.more_seeds.get(label, self.seeds)
         return [(self.experiments[label], seed) for seed in range(1, count + 1)]
 
+    def all_runs(self, seeds: int | None = None) -> list[tuple[Experiment, int]]:
+        """The runs of all labels."""
+        return [run for label in self.experiments for run in self.runs(label, seeds)]
+
     def comparisons(self) -> dict[str, str]:
         """For each label that is compared with another, this other one."""
         if self.reference == "the row above":

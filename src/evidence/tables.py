@@ -127,9 +127,10 @@ def results_table() -> str:
         note = (
             "" if len(again) == len(original) else f" ({len(original) - len(again)} do not learn)"
         )
-        target = f"{TARGETS[step]:.2f} %" if TARGETS[step] else "every seed consistent"
-        met = all(map(statistics.is_consistent, ours))
-        met = mean(tests) >= TARGETS[step] if TARGETS[step] else met
+        if TARGETS[step]:
+            target, met = f"{TARGETS[step]:.2f} %", mean(tests) >= TARGETS[step]
+        else:
+            target, met = "every seed consistent", all(map(statistics.is_consistent, ours))
         consistent = sum(map(statistics.is_consistent, original))
         rows.append(
             [
@@ -220,7 +221,7 @@ def claims_table() -> str:
 def speed_table(record: Mapping | None = None) -> str:
     """A benchmark, by default the recorded one, and where it was made."""
     if record is None:
-        record = json.loads((store.RESULTS / "bench.json").read_text(encoding="utf-8"))
+        record = json.loads(store.results_path("bench.json").read_text(encoding="utf-8"))
     machine = f"{record['device_name']}, {record['threads']} threads, PyTorch {record['torch']}"
     header = ["step", f"pipeline ({machine})", "seconds per epoch", "images per second"]
     header.append(f"times as fast as the usual one (range of {record['turns']} rounds)")
