@@ -137,6 +137,15 @@ CLAIMS = [
 # These select or explain: they use the validation split alone.
 STEP_2 = _vary(REGULARIZATION)
 STEP_3 = _vary(AUGMENTATION)
+# Two recipes of step 2: with the original's optimizer and scheduler, and with those of step 3.
+_ADAM = STEP_2
+_SGD_ONE_CYCLE = replace(
+    STEP_2,
+    optimizer=AUGMENTATION.optimizer,
+    optimizer_args=AUGMENTATION.optimizer_args,
+    scheduler=AUGMENTATION.scheduler,
+    scheduler_args=AUGMENTATION.scheduler_args,
+)
 _DROPOUT = _vary(STEP_2, model_args={"dropout": 0.05})
 _ARCHITECTURE = replace(STEP_2, model="AugmentedNet", model_args={})
 _SGD = replace(
@@ -181,6 +190,33 @@ SELECTION = {
             for dropout in (0.0, 0.01, 0.025, 0.05, 0.1, 0.2)
         },
         "0",
+    ),
+    "scheduler": Study(
+        "Which optimizer and scheduler are best in step 2?",
+        "optimizer, its learning rate and scheduler, step 2",
+        {
+            "Adam 0.01, StepLR(5)": _ADAM,
+            "Adam 0.01, StepLR(9)": _vary(_ADAM, scheduler_args={"step_size": 9}),
+            "Adam 0.01, CosineAnnealingLR": replace(
+                _ADAM, scheduler="CosineAnnealingLR", scheduler_args={"T_max": 15}
+            ),
+            "Adam 0.02, OneCycleLR": replace(
+                _SGD_ONE_CYCLE, optimizer="Adam", optimizer_args={"lr": 0.02}
+            ),
+            "SGD 0.2, OneCycleLR": _SGD_ONE_CYCLE,
+        },
+        "Adam 0.01, StepLR(5)",
+        seeds=5,
+    ),
+    "learning_rate_sgd": Study(
+        "Which learning rate of SGD is best in step 2?",
+        "learning rate of SGD with OneCycleLR, step 2",
+        {
+            f"{lr:g}": _vary(_SGD_ONE_CYCLE, optimizer_args={"lr": lr})
+            for lr in (0.05, 0.1, 0.2, 0.4)
+        },
+        "0.2",
+        seeds=5,
     ),
     "step_size": Study(
         "Which step size of StepLR is best in step 2?",
