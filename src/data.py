@@ -7,24 +7,26 @@ import gzip
 import math
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torchvision import transforms
 from torchvision.datasets import MNIST
 from torchvision.datasets.utils import check_integrity
+from torchvision.transforms import InterpolationMode
 
 MEAN, STD = 0.1307, 0.3081  # of the pixels of the 60,000 training images, scaled to [0, 1]
 FOLD = 10_000  # images: the training set has six such folds, the test set has this size
-SPLITS = (*(f"fold {number}" for number in range(1, 7)), "test", "validation")
+# The first image to evaluate on, of the training images followed by the test images.
+SPLITS = {f"fold {number + 1}": FOLD * number for number in range(6)}
+SPLITS |= {"validation": 5 * FOLD, "test": 6 * FOLD}
+# The folder that holds MNIST/raw/
+ROOT = Path(os.environ.get("MNIST_ROOT") or Path(__file__).parent.parent / "data")
 MIRROR = "https://ossci-datasets.s3.amazonaws.com/mnist/"
-
-
-def data_root() -> Path:
-    """The folder that holds `MNIST/raw/`: the environment variable MNIST_ROOT, else `data/`."""
-    return Path(os.environ.get("MNIST_ROOT") or Path(__file__).parent.parent / "data")
 
 
 @lru_cache(maxsize=1)
@@ -39,11 +41,9 @@ def read_mnist(root: Path) -> tuple[torch.Tensor, torch.Tensor]:
     for name, md5 in MNIST.resources:
         archive = root / "MNIST" / "raw" / name
         if not check_integrity(str(archive), md5):
-            state = "damaged" if archive.exists() else "missing"
-            raise RuntimeError(
-                f"{archive} is {state}: restore it with git checkout, or download it from "
-                f"{MIRROR}{name} (MD5 {md5})"
-            )
+            fault = f"{archive} is {'damaged' if archive.exists() else 'missing'}"
+            advice = f"restore it with git checkout, or download it from {MIRROR}{name}"
+            raise RuntimeError(f"{fault}: {advice} (MD5 {md5})")
         header = 16 if "images" in name else 8  # bytes
         parts.append(np.frombuffer(gzip.decompress(archive.read_bytes()), np.uint8, offset=header))
     train_images, train_labels, test_images, test_labels = parts
@@ -64,13 +64,12 @@ def load_mnist(
     """
     if split not in SPLITS:
         raise ValueError(f"unknown split {split!r}: choose one of {', '.join(SPLITS)}")
-    start = FOLD * ({"test": 7, "validation": 6}.get(split) or int(split[-1])) - FOLD
-    images, labels = read_mnist(data_root())
-    everything, held_out = torch.arange(6 * FOLD), torch.arange(start, start + FOLD)
-    rest = everything[(everything < start) | (everything >= start + FOLD)]
+    everything, start, stop = read_mnist(ROOT), SPLITS[split], SPLITS[split] + FOLD
+    rest = [torch.cat([part[:start], part[stop : 6 * FOLD]])[:limit] for part in everything]
+    held_out = [part[start:stop][:limit] for part in everything]
     return tuple(
-        (images[chosen].unsqueeze(1).to(device).float().div_(255), labels[chosen].to(device))
-        for chosen in (rest[:limit], held_out[:limit])
+        (images.unsqueeze(1).to(device).float().div_(255), labels.to(device))
+        for images, labels in (rest, held_out)
     )
 
 
@@ -79,6 +78,7 @@ def normalize(images: torch.Tensor) -> torch.Tensor:
     return (images - MEAN) / STD
 
 
+@dataclass(eq=False)
 class Loader:
     """Batches of tensors that are already on the device: no workers, no Python code per image.
 
@@ -88,18 +88,12 @@ class Loader:
     order is that of the data set.
     """
 
-    def __init__(
-        self,
-        images: torch.Tensor,
-        labels: torch.Tensor,
-        batch_size: int = 250,
-        *,
-        generator: torch.Generator | None = None,
-        augment: "RandomAffine | None" = None,
-        normalized: bool = True,
-    ):
-        self.images, self.labels, self.batch_size = images, labels, batch_size
-        self.generator, self.augment, self.normalized = generator, augment, normalized
+    images: torch.Tensor
+    labels: torch.Tensor
+    batch_size: int = 250
+    generator: torch.Generator | None = None
+    augment: "RandomAffine | None" = None
+    normalized: bool = True
 
     def __len__(self) -> int:
         """The number of batches."""
@@ -120,13 +114,11 @@ class Loader:
             yield normalize(data) if self.normalized else data, self.labels.index_select(0, index)
 
 
-class RandomAffine:
-    """`torchvision.transforms.RandomAffine` for a whole batch: each image its own transform.
+class RandomAffine(transforms.RandomAffine):
+    """torchvision's RandomAffine for a whole batch: `matrices` draws one transform per image.
 
-    `degrees`: rotation in (-degrees, degrees). `translate`: maximum shift as a fraction of width
-    and height, rounded to whole pixels as torchvision does. `scale`: range of the factor. `shear`:
-    shear along x in (-shear, shear) degrees. `interpolation`: "nearest" (torchvision's default) or
-    "bilinear". Out-of-bounds pixels are filled with 0. Raises ValueError for any other value.
+    The arguments and their ranges are torchvision's, but `shear` is a number of degrees, along x
+    alone, and pixels from outside the image are 0. Raises ValueError or TypeError for others.
     """
 
     def __init__(
@@ -137,14 +129,8 @@ class RandomAffine:
         shear: float = 0.0,
         interpolation: str = "nearest",
     ):
-        (dx, dy), (low, high) = translate, scale
-        numbers = degrees, shear, dx, dy, low, high
-        if not all(isinstance(number, (int, float)) and number >= 0 for number in numbers):
-            raise ValueError("degrees, translate, scale and shear must be numbers of at least 0")
-        if not 0 < low <= high or interpolation not in ("nearest", "bilinear"):
-            raise ValueError("scale must rise from above 0, interpolation be nearest or bilinear")
-        self.degrees, self.translate, self.scale = degrees, translate, scale
-        self.shear, self.interpolation = shear, interpolation
+        mode = InterpolationMode(interpolation)
+        super().__init__(float(degrees), translate, scale, float(shear), mode)
 
     def matrices(
         self, count: int, size: int = 28, generator: torch.Generator | None = None
@@ -155,9 +141,9 @@ class RandomAffine:
             return torch.empty(count).uniform_(low, high, generator=generator)
 
         dx, dy = (fraction * size for fraction in self.translate)
-        angle = uniform(-self.degrees, self.degrees)
+        angle = uniform(*self.degrees)
         translate = torch.stack([uniform(-dx, dx), uniform(-dy, dy)], dim=1).round()
-        scale, shear = uniform(*self.scale), uniform(-self.shear, self.shear)
+        scale, shear = uniform(*self.scale), uniform(*self.shear)
         return affine_matrices(angle, translate, scale, shear, size)
 
 
@@ -184,8 +170,9 @@ def affine_matrices(
 
 
 def affine(
-    images: torch.Tensor, matrices: torch.Tensor, interpolation: str = "nearest"
+    images: torch.Tensor, matrices: torch.Tensor, interpolation: InterpolationMode | str = "nearest"
 ) -> torch.Tensor:
     """Transform each image of a batch (N, 1, H, W) by its own inverse matrix; outside is 0."""
+    mode = InterpolationMode(interpolation).value
     grid = F.affine_grid(matrices, list(images.shape), align_corners=False)
-    return F.grid_sample(images, grid, interpolation, padding_mode="zeros", align_corners=False)
+    return F.grid_sample(images, grid, mode, padding_mode="zeros", align_corners=False)

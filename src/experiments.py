@@ -5,15 +5,17 @@ Read `Experiment` and the three steps first, then `run` from top to bottom, then
 
 import contextlib
 import io
+import json
 import os
 import sys
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from frozendict import deepfreeze
 from torch import nn
 from torch.optim import lr_scheduler
 
@@ -25,12 +27,15 @@ from .training import DivergenceError, Setup, fit, moving_average
 
 TARGET = 99.4  # % accuracy: a run is consistent if each of its last five epochs reaches it
 SMOKE_TEST_SIZE = 2_000  # images to train on, and to test on
-FUSED = ("SGD", "Adam", "AdamW")  # one kernel for all parameters
-OPTIMIZERS = (*FUSED, "NAdam", "RAdam", "Adamax", "RMSprop", "Adagrad", "Adadelta", "Rprop")
-SCHEDULERS = (
-    *("StepLR", "MultiStepLR", "ExponentialLR", "PolynomialLR", "LinearLR", "ConstantLR"),
-    *("CosineAnnealingLR", "CosineAnnealingWarmRestarts", "OneCycleLR", "CyclicLR"),
+_OPTIMIZERS = "SGD Adam AdamW NAdam RAdam Adamax RMSprop Adagrad Adadelta Rprop"
+_SCHEDULERS = (
+    "StepLR MultiStepLR ExponentialLR PolynomialLR LinearLR ConstantLR CosineAnnealingLR "
+    "CosineAnnealingWarmRestarts OneCycleLR CyclicLR"
 )
+OPTIMIZERS = {name: getattr(torch.optim, name) for name in _OPTIMIZERS.split()}
+FUSED = {"SGD", "Adam", "AdamW"}  # they have one kernel for all parameters
+NOT_FUSED = {"foreach", "differentiable"}  # arguments that exclude it
+SCHEDULERS = {name: getattr(lr_scheduler, name) for name in _SCHEDULERS.split()}
 
 
 class RecipeError(ValueError):
@@ -72,23 +77,19 @@ class Experiment:
     def __post_init__(self):
         for name, value in vars(self).items():
             try:
-                object.__setattr__(self, name, store.freeze(value))
+                json.dumps(value)  # as the record will hold it
             except TypeError as error:
                 raise RecipeError(f"{name}={value!r}: {error}") from None
+            object.__setattr__(self, name, deepfreeze(value))
         if self.split == "fold 6":
             object.__setattr__(self, "split", "validation")
-        for name, right, wanted in (
-            ("epochs", type(self.epochs) is int and self.epochs > 0, "a positive integer"),
-            (
-                "batch_size",
-                type(self.batch_size) is int and self.batch_size > 0,
-                "a positive integer",
-            ),
-            ("normalized", isinstance(self.normalized, bool), "True or False"),
-            ("ema_decay", self.ema_decay is None or 0 < self.ema_decay < 1, "None or in (0, 1)"),
-        ):
-            if not right:
-                raise RecipeError(f"{name} must be {wanted}, got {getattr(self, name)!r}")
+        counts = {"epochs": self.epochs, "batch_size": self.batch_size}
+        if not all(type(count) is int and count > 0 for count in counts.values()):
+            raise RecipeError(f"epochs and batch_size must be positive integers, got {counts}")
+        if not isinstance(self.normalized, bool):
+            raise RecipeError(f"normalized must be True or False, got {self.normalized!r}")
+        if self.ema_decay is not None and not 0 < self.ema_decay < 1:
+            raise RecipeError(f"ema_decay must be None or in (0, 1), got {self.ema_decay!r}")
 
 
 # 98.66 ± 0.23 % of the test images after the last epoch, 0 of 10 seeds consistent
@@ -149,13 +150,12 @@ def run(
     with contextlib.redirect_stdout(sys.stdout if progress else io.StringIO()):
         if smoke:
             print(f"Smoke test: {SMOKE_TEST_SIZE:,} images, and nothing is recorded.")
-        history = [] if fresh else _resume(checkpoint, record, setup)
+        history = [] if fresh else store.load_checkpoint(checkpoint, record, setup)
         before, failure = sum(epoch["seconds"] for epoch in history), None
         try:
             for epoch in fit(setup, range(len(history) + 1, experiment.epochs + 1)):
                 history.append(epoch)
-                state = {"setup": setup.state_dict(), "history": history}
-                store.save_checkpoint(checkpoint, record, state)
+                store.save_checkpoint(checkpoint, record, setup, history)
         except KeyboardInterrupt:
             done = f"Interrupted after {len(history)} of {experiment.epochs} epochs"
             raise Interrupted(f"{done}. Run the same command, or cell, again to resume.") from None
@@ -181,56 +181,37 @@ def prepare(experiment: Experiment, seed: int = 1, device: str | None = None) ->
     torch.backends.cudnn.deterministic = True  # the same seed gives the same history
     torch.backends.cudnn.allow_tf32 = False  # float32 means float32, also on Ampere and newer
     torch.manual_seed(seed)
-    model_class = MODELS[_choose("model", experiment.model, MODELS)]
-    model = _build(experiment, "model_args", model_class, **experiment.model_args).to(place)
+    model = _build_named(experiment, "model", MODELS).to(place)
     limit = SMOKE_TEST_SIZE if smoke_test_epochs() else None
     data, test_data = _build(experiment, "split", load_mnist, experiment.split, place, limit)
-    augment = None
-    if experiment.augmentation:
-        augment = _build(experiment, "augmentation", RandomAffine, **experiment.augmentation)
-    train_loader = Loader(
-        *data,
-        experiment.batch_size,
-        generator=torch.Generator().manual_seed(seed),
-        augment=augment,
-        normalized=experiment.normalized,
-    )
-    test_loader = Loader(*test_data, normalized=experiment.normalized)
-    optimizer = _make_optimizer(experiment, model)
-    scheduler = _make_scheduler(experiment, optimizer, len(train_loader))
+    augment, transforms = None, experiment.augmentation
+    if transforms:
+        augment = _build(experiment, "augmentation", RandomAffine, **transforms)
+    normalized, shuffle = experiment.normalized, torch.Generator().manual_seed(seed)
+    train_loader = Loader(*data, experiment.batch_size, shuffle, augment, normalized)
+    test_loader = Loader(*test_data, normalized=normalized)
+    fused = experiment.optimizer in FUSED and not NOT_FUSED & experiment.optimizer_args.keys()
+    defaults = {"fused": True} if fused else {}
+    optimizer = _build_named(experiment, "optimizer", OPTIMIZERS, model.parameters(), **defaults)
+    scheduler, defaults = None, {}
+    if experiment.scheduler == "OneCycleLR":
+        steps = experiment.epochs * len(train_loader)
+        defaults = {"max_lr": optimizer.param_groups[0]["lr"], "total_steps": steps}
+    if experiment.scheduler:
+        scheduler = _build_named(experiment, "scheduler", SCHEDULERS, optimizer, **defaults)
     averaged = moving_average(model, experiment.ema_decay) if experiment.ema_decay else None
-    name = {"test": "Test set", "validation": "Validation split"}.get(experiment.split)
-    name = name or experiment.split.capitalize()
+    name = "Test set" if experiment.split == "test" else experiment.split.capitalize()
     return Setup(
         place, precision, model, train_loader, test_loader, optimizer, scheduler, averaged, name
     )
 
 
-def _make_optimizer(experiment: Experiment, model: nn.Module) -> torch.optim.Optimizer:
-    name, arguments = experiment.optimizer, dict(experiment.optimizer_args)
-    if name in FUSED and not {"foreach", "differentiable"} & arguments.keys():
-        arguments.setdefault("fused", True)
-    optimizer = getattr(torch.optim, _choose("optimizer", name, OPTIMIZERS))
-    return _build(experiment, "optimizer_args", optimizer, model.parameters(), **arguments)
-
-
-def _make_scheduler(
-    experiment: Experiment, optimizer: torch.optim.Optimizer, batches: int
-) -> lr_scheduler.LRScheduler | None:
-    name, arguments = experiment.scheduler, dict(experiment.scheduler_args)
-    if name is None:
-        return None
-    if name == "OneCycleLR":
-        arguments.setdefault("max_lr", optimizer.param_groups[0]["lr"])
-        arguments.setdefault("total_steps", experiment.epochs * batches)
-    scheduler = getattr(lr_scheduler, _choose("scheduler", name, SCHEDULERS))
-    return _build(experiment, "scheduler_args", scheduler, optimizer, **arguments)
-
-
-def _choose(what: str, name: str, choices: Collection[str]) -> str:
-    if name not in choices:
-        raise RecipeError(f"unknown {what} {name!r}: choose one of {', '.join(choices)}")
-    return name
+def _build_named(experiment: Experiment, field: str, classes: Mapping, *args: Any, **defaults: Any):
+    """Make the model, optimizer or scheduler that a recipe names, with its arguments."""
+    name, arguments = getattr(experiment, field), getattr(experiment, f"{field}_args")
+    if name not in classes:
+        raise RecipeError(f"unknown {field} {name!r}: choose one of {', '.join(classes)}")
+    return _build(experiment, f"{field}_args", classes[name], *args, **defaults | arguments)
 
 
 def _build(experiment: Experiment, name: str, build: Callable, *args: Any, **arguments: Any) -> Any:
@@ -239,6 +220,7 @@ def _build(experiment: Experiment, name: str, build: Callable, *args: Any, **arg
         return build(*args, **arguments)
     except (TypeError, ValueError, AttributeError, ArithmeticError) as error:
         value = getattr(experiment, name)
+        value = dict(value) if isinstance(value, Mapping) else value
         raise RecipeError(f"{name}={value!r}: {str(error).splitlines()[0]}") from error
 
 
@@ -253,23 +235,13 @@ def smoke_test_epochs() -> int:
     return int(text)
 
 
-def _resume(checkpoint: Path, record: dict, setup: Setup) -> list[dict]:
-    """Restore the state of an interrupted run; returns its history, empty if there is none."""
-    saved = store.load_checkpoint(checkpoint, record)
-    if saved is None:
-        return []
-    setup.load_state_dict(saved["setup"])
-    print(f"Resuming an interrupted run after epoch {len(saved['history'])}.")
-    return saved["history"]
-
-
 def _save(experiment: Experiment, record: dict, model: nn.Module) -> bool:
     """Record a run, of an unchanged step with its weights; if this fails, say so, return False."""
     step = experiment.name if experiment == STEPS.get(experiment.name) else None
     try:
         if step and record["seed"] == 1 and "failed" not in record:
             store.save_state(model.state_dict(), store.weights_path(step, local=True))
-        store.save_record("runs", record)
+        store.save_records("runs", [record])
     except OSError as error:
         print(f"the run was not recorded ({error}): run it again to record it", file=sys.stderr)
         return False
@@ -282,16 +254,13 @@ def load_model(step: str = "augmentation", weights: Path | str | None = None) ->
     `weights` is the file of another state dict. Raises RuntimeError, in one line, if it does not
     hold one of this model.
     """
-    experiment = STEPS[_choose("step", step, STEPS)]
+    if step not in STEPS:
+        raise ValueError(f"unknown step {step!r}: choose one of {', '.join(STEPS)}")
     path = Path(weights or store.weights_path(step))
-    model = MODELS[experiment.model](**experiment.model_args)
+    model = MODELS[STEPS[step].model](**STEPS[step].model_args)
     try:
         model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-    except FileNotFoundError:
-        raise RuntimeError(f"{path} does not exist: restore it with git checkout") from None
-    except Exception as error:  # damaged, pickled code, or the state of another model
-        kind = type(error).__name__
-        raise RuntimeError(
-            f"{path} does not hold the weights of {experiment.model} ({kind})"
-        ) from error
+    except Exception as error:  # missing, damaged, pickled code, or the state of another model
+        fault = f"does not hold the weights of {STEPS[step].model} ({type(error).__name__})"
+        raise RuntimeError(f"{path} {fault}: git checkout restores it") from error
     return model.eval()

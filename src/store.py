@@ -1,8 +1,8 @@
 """Everything on disk: the records of runs, their weights, and checkpoints of unfinished runs.
 
 `results/` holds what the READMEs and notebooks rest on. What you run is recorded in
-`results/local/`, which git ignores, until `publish_records` moves it. Every file is written to a
-temporary name and then renamed, so that no reader ever sees half of one.
+`results/local/`, which git ignores, until `evidence.report` publishes it. Every file is written to
+a temporary name and then renamed, so that no reader ever sees half of one.
 """
 
 import hashlib
@@ -10,44 +10,20 @@ import io
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
 from torch import nn
 
+from .training import Setup
+
 RESULTS = Path(os.environ.get("MNIST_RESULTS") or Path(__file__).parent.parent / "results")
 LOCK_TIMEOUT = 10  # seconds
-
-
-class FrozenDict(dict):
-    """A dict that cannot be changed, and can be hashed."""
-
-    def _refuse(self, *_: Any, **__: Any) -> NoReturn:
-        raise TypeError("a recipe cannot be changed: make another one with dataclasses.replace")
-
-    __setitem__ = __delitem__ = __ior__ = update = setdefault = pop = popitem = clear = _refuse
-
-    def __hash__(self) -> int:
-        return hash(frozenset(self.items()))
-
-    def __reduce__(self) -> tuple:
-        return FrozenDict, (dict(self),)
-
-
-def freeze(value: Any) -> Any:
-    """The value with containers that cannot be changed. Raises TypeError if JSON cannot hold it."""
-    if isinstance(value, Mapping):
-        return FrozenDict({name: freeze(part) for name, part in value.items()})
-    if isinstance(value, (list, tuple)):
-        return tuple(map(freeze, value))
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    raise TypeError(f"{value!r} is no plain number or string")
 
 
 def fingerprint(model: nn.Module) -> str:
@@ -70,16 +46,8 @@ def record_key(record: dict) -> str:
     The recipe holds the precision that was used. Integers and floats of one value are the same.
     """
     recipe = {name: value for name, value in record["recipe"].items() if name != "name"}
-    run = [recipe, record["seed"], record["device"], record["fingerprint"]]
-    return json.dumps(_as_floats(run), sort_keys=True)
-
-
-def _as_floats(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _as_floats(part) for name, part in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_as_floats(part) for part in value]
-    return float(value) if type(value) is int else value
+    run = json.dumps([recipe, record["seed"], record["device"], record["fingerprint"]])
+    return json.dumps(json.loads(run, parse_int=float), sort_keys=True)
 
 
 def results_path(name: str, local: bool = False) -> Path:
@@ -119,58 +87,28 @@ def _parse_records(path: Path, _time: int, _size: int) -> dict[str, dict]:
     return records
 
 
-def save_record(file: str, record: dict) -> None:
-    """Append a record to `results/local/<file>.jsonl`; it replaces an earlier one of the same run.
+def save_records(
+    file: str, added: Collection[dict], removed: Collection[str] = (), local: bool = True
+) -> None:
+    """Add records to `results/local/<file>.jsonl`, each in the place of an earlier one of its run.
 
-    Processes that save at the same time wait for each other. Raises OSError if the file cannot be
-    written or locked; the earlier records are then unchanged.
+    Removes the records with the keys `removed`. Processes that save at the same time wait for each
+    other. Raises OSError if the file cannot be written or locked; it is then unchanged.
     """
-    with _locked():
-        records = load_records(file, local=True)
-        records.pop(record_key(record), None)
-        _write_records(results_path(f"{file}.jsonl", local=True), [*records.values(), record])
-
-
-def publish_records(file: str, target: str, wanted: Callable[[str, dict], bool]) -> int:
-    """Move the `wanted` records, by key and record, from a local file to a tracked one.
-
-    Returns their number. Raises OSError, as `save_record` does.
-    """
-    local = load_records(file, local=True)
-    moved = {key: record for key, record in local.items() if wanted(key, record)}
-    if moved:
-        with _locked():
-            kept = {key: old for key, old in load_records(target).items() if key not in moved}
-            _write_records(results_path(f"{target}.jsonl"), [*kept.values(), *moved.values()])
-            rest = [record for key, record in local.items() if key not in moved]
-            _write_records(results_path(f"{file}.jsonl", local=True), rest)
-    return len(moved)
-
-
-def publish_file(name: str) -> None:
-    """Move a local file, such as the weights of a step, into the evidence, if there is one."""
-    if results_path(name, local=True).exists():
-        os.replace(results_path(name, local=True), results_path(name))
-
-
-@contextmanager
-def _locked() -> Iterator[None]:
-    path = RESULTS / ".lock"
+    path, lock = results_path(f"{file}.jsonl", local), RESULTS / ".lock"
     RESULTS.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(path, timeout=LOCK_TIMEOUT):
-            yield
+        with FileLock(lock, timeout=LOCK_TIMEOUT):
+            new = {record_key(record): record for record in added}
+            replaced = {*removed, *new}
+            old = load_records(file, local).items()
+            kept = [record for key, record in old if key not in replaced]
+            lines = [json.dumps(record) + "\n" for record in (*kept, *new.values())]
+            with atomic_write(path) as temporary:
+                temporary.write_text("".join(lines), encoding="utf-8", newline="\n")
     except Timeout:
-        raise OSError(
-            f"{path} is locked by another process, or this file system cannot lock files"
-        ) from None
-
-
-def _write_records(path: Path, records: Iterable[dict]) -> None:
-    with atomic_write(path) as temporary:
-        temporary.write_text(
-            "".join(json.dumps(record) + "\n" for record in records), encoding="utf-8", newline="\n"
-        )
+        fault = "is locked by another process, or this file system cannot lock files"
+        raise OSError(f"{lock} {fault}") from None
 
 
 @contextmanager
@@ -224,10 +162,28 @@ def _conditions(record: dict) -> list:
     return [record[name] for name in ("fingerprint", "torch", "threads", "device_name")]
 
 
-def save_checkpoint(path: Path, record: dict, state: dict[str, Any]) -> None:
+def _parts(setup: Setup) -> dict[str, Any]:
+    """The parts of a run that have a state: model, optimizer, scheduler, average."""
+    return {name: part for name, part in vars(setup).items() if hasattr(part, "state_dict")}
+
+
+def _generators(setup: Setup) -> list[tuple[Callable, Callable]]:
+    """How to get and to set the state of each random generator of a run."""
+    loader = setup.train_loader.generator
+    pairs = [(loader.get_state, loader.set_state), (torch.get_rng_state, torch.set_rng_state)]
+    if setup.device.type != "cpu":
+        module = torch.get_device_module(setup.device)
+        pairs.append((module.get_rng_state, module.set_rng_state))
+    return pairs
+
+
+def save_checkpoint(path: Path, record: dict, setup: Setup, history: list[dict]) -> None:
     """Save the state of an unfinished run; if this fails, say so once."""
+    state = {"conditions": _conditions(record), "history": history}
+    state["parts"] = {name: part.state_dict() for name, part in _parts(setup).items()}
+    state["generators"] = [get() for get, _ in _generators(setup)]
     try:
-        save_state({"conditions": _conditions(record), **state}, path)
+        save_state(state, path)
     except OSError as error:
         _warn_once(
             f"cannot write a checkpoint ({error}): this run cannot be resumed if it is interrupted"
@@ -239,8 +195,8 @@ def _warn_once(message: str) -> None:
     print(message, file=sys.stderr)
 
 
-def load_checkpoint(path: Path, record: dict) -> dict[str, Any] | None:
-    """What `save_checkpoint` saved; None if there is nothing, or nothing that fits the record.
+def load_checkpoint(path: Path, record: dict, setup: Setup) -> list[dict]:
+    """Restore what `save_checkpoint` saved; returns the history, empty if there is nothing.
 
     A file that is damaged, or was saved under other conditions, is reported and ignored.
     """
@@ -248,15 +204,17 @@ def load_checkpoint(path: Path, record: dict) -> dict[str, Any] | None:
         saved = torch.load(path, map_location="cpu", weights_only=True)
         fits = saved["conditions"] == _conditions(record)
     except FileNotFoundError:
-        return None
+        return []
     except Exception:  # whatever damaged bytes make the unpickler raise
         print(f"{path.name} cannot be read: starting over", file=sys.stderr)
-        return None
+        return []
     if not fits:
-        print(
-            f"{path.name} is of another model, PyTorch version, thread count or processor: "
-            "starting over",
-            file=sys.stderr,
-        )
-        return None
-    return saved
+        kind = "of another model, PyTorch version, thread count or processor"
+        print(f"{path.name} is {kind}: starting over", file=sys.stderr)
+        return []
+    for name, part in _parts(setup).items():
+        part.load_state_dict(saved["parts"][name])
+    for (_, set_state), state in zip(_generators(setup), saved["generators"], strict=True):
+        set_state(state)
+    print(f"Resuming an interrupted run after epoch {len(saved['history'])}.")
+    return saved["history"]

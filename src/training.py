@@ -7,9 +7,8 @@ what a run trains with, and `fit` calls the two for every epoch.
 import math
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +19,7 @@ from tqdm import tqdm
 
 from .data import Loader
 
-REFRESH = 0.3  # seconds between updates of the progress bar: reading the loss waits for the device
+REFRESH = 20  # batches between updates of the progress bar: reading the loss waits for the device
 
 
 def train(
@@ -34,7 +33,7 @@ def train(
 ) -> tuple[float, float]:
     """Train for one epoch; returns the mean loss and the accuracy in % over the epoch."""
     model.train()
-    meter, bar = Meter(device), tqdm(train_loader, file=sys.stdout, mininterval=REFRESH)
+    meter, bar = Meter(device), tqdm(train_loader, file=sys.stdout, mininterval=0.3)
     for data, target in bar:
         data, target = data.to(device), target.to(device)
         optimizer.zero_grad()
@@ -80,7 +79,7 @@ class Meter:
     def __init__(self, device: torch.device):
         self.total_loss = torch.zeros((), device=device)
         self.correct = torch.zeros((), dtype=torch.long, device=device)
-        self.seen, self.batches, self.refreshed = 0, 0, time.monotonic()
+        self.seen = self.batches = 0
 
     def add(self, loss: torch.Tensor, output: torch.Tensor, target: torch.Tensor) -> None:
         """Count a batch: the sum of its losses, its outputs (N, 10) and its labels (N,)."""
@@ -94,23 +93,19 @@ class Meter:
         return self.total_loss.item() / self.seen, 100 * self.correct.item() / self.seen
 
     def show(self, bar: tqdm, learning_rate: float) -> None:
-        """Update the progress bar a few times a second.
+        """Update the progress bar, every few batches.
 
-        Raises DivergenceError when the loss is not finite: on the CPU at that batch, on another
-        device at the next update of the bar.
+        Raises DivergenceError if the loss is not finite.
         """
-        now = time.monotonic()
-        refresh = now - self.refreshed > REFRESH or self.batches == bar.total
-        if not refresh and self.total_loss.device.type != "cpu":
+        if self.batches % REFRESH and self.batches != bar.total:
             return
+        batch = self.batches - 1
         if not math.isfinite(self.total_loss.item()):
             raise DivergenceError(
-                f"batch {self.batches - 1}, learning rate {learning_rate:.2g}: the loss is not "
-                "finite; try a lower learning rate"
+                f"batch {batch}, learning rate {learning_rate:.2g}: the loss is not finite; try a "
+                "lower learning rate"
             )
-        if refresh:
-            self.refreshed = now
-            bar.set_description(format_progress(self.batches - 1, *self.means()), refresh=False)
+        bar.set_description(format_progress(batch, *self.means()), refresh=False)
 
 
 @torch.no_grad()
@@ -132,8 +127,7 @@ def predict(
 class Setup:
     """What a run trains with, as `experiments.prepare` makes it from a recipe.
 
-    The `averaged` model, if there is one, is the one that is tested. `state_dict` holds all that
-    training changes, the random generators included: a run that loads it continues bit for bit.
+    The `averaged` model, if there is one, is the one that is tested.
     """
 
     device: torch.device
@@ -150,27 +144,6 @@ class Setup:
     def tested(self) -> nn.Module:
         """The model that is tested and returned."""
         return self.averaged.module if self.averaged else self.model
-
-    def _stateful(self) -> dict[str, Any]:
-        return {name: part for name, part in vars(self).items() if hasattr(part, "state_dict")}
-
-    def state_dict(self) -> dict[str, Any]:
-        """The state of model, optimizer, scheduler, average and random generators."""
-        state = {name: part.state_dict() for name, part in self._stateful().items()}
-        state["generators"] = [self.train_loader.generator.get_state(), torch.get_rng_state()]
-        if self.device.type != "cpu":
-            state["generators"].append(torch.get_device_module(self.device).get_rng_state())
-        return state
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore what `state_dict` returned."""
-        for name, part in self._stateful().items():
-            part.load_state_dict(state[name])
-        loader, cpu, *device = state["generators"]
-        self.train_loader.generator.set_state(loader)
-        torch.set_rng_state(cpu)
-        if device:
-            torch.get_device_module(self.device).set_rng_state(*device)
 
 
 def fit(setup: Setup, epochs: Iterable[int]) -> Iterator[dict]:

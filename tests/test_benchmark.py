@@ -14,7 +14,7 @@ from src.experiments import STEPS
 def test_the_usual_pipeline_yields_the_same_images(step, mnist):
     _, (images, labels) = mnist
     ours = Loader(images[:300], labels[:300], 128, normalized=STEPS[step].normalized)
-    data, target = next(iter(benchmark.usual_loader(STEPS[step], ours, workers=0)))
+    data, target = next(iter(benchmark.usual_loader(ours, workers=0)))
     expected, expected_target = next(iter(ours))
     torch.testing.assert_close(data, expected)
     assert torch.equal(target, expected_target)
@@ -25,7 +25,7 @@ def test_the_usual_pipeline_augments_and_shuffles_if_ours_does(mnist):
     recipe = STEPS["augmentation"]
     options = {"augment": RandomAffine(**recipe.augmentation), "generator": torch.Generator()}
     ours = Loader(images[:128], labels[:128], 128, **options)
-    data, target = next(iter(benchmark.usual_loader(recipe, ours, workers=0)))
+    data, target = next(iter(benchmark.usual_loader(ours, workers=0)))
     plain = next(iter(Loader(images[:128], labels[:128], 128)))[0]
     assert not torch.equal(target, labels[:128]) and target.bincount().equal(
         labels[:128].bincount()
@@ -55,9 +55,7 @@ class InThisProcess:
 def test_a_quick_benchmark_measures_every_pipeline_and_records_nothing(monkeypatch, results):
     monkeypatch.setenv("MNIST_REDUCED", "1")
     usual = benchmark.usual_loader
-    monkeypatch.setattr(
-        benchmark, "usual_loader", lambda recipe, own: usual(recipe, own, workers=0)
-    )
+    monkeypatch.setattr(benchmark, "usual_loader", lambda ours: usual(ours, workers=0))
     monkeypatch.setattr(benchmark, "ProcessPoolExecutor", InThisProcess)
     monkeypatch.setattr(benchmark, "pick_precision", lambda device: "bfloat16")
     record = benchmark.benchmark(["basic"], turns=1, quick=True, device="cpu")

@@ -9,6 +9,7 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms import RandomAffine as TorchvisionRandomAffine
 from torchvision.transforms import functional as torchvision_functional
 
+from src import data
 from src.data import (
     MEAN,
     STD,
@@ -16,7 +17,6 @@ from src.data import (
     RandomAffine,
     affine,
     affine_matrices,
-    data_root,
     load_mnist,
     read_mnist,
 )
@@ -95,22 +95,15 @@ def test_validation_split_is_the_last_10_000_training_images(mnist):
 def raw(tmp_path, monkeypatch):
     """A copy of the archives in a root of its own."""
     raw = tmp_path / "MNIST" / "raw"
-    shutil.copytree(data_root() / "MNIST" / "raw", raw, ignore=shutil.ignore_patterns("*-ubyte"))
-    monkeypatch.setenv("MNIST_ROOT", str(tmp_path))
+    shutil.copytree(data.ROOT / "MNIST" / "raw", raw, ignore=shutil.ignore_patterns("*-ubyte"))
+    monkeypatch.setattr(data, "ROOT", tmp_path)
     read_mnist.cache_clear()
     return raw
 
 
 @pytest.mark.parametrize(
     "fault",
-    [
-        "altered by a byte",
-        "truncated",
-        "empty",
-        "swapped",
-        "missing",
-        "no root",
-    ],
+    ["altered by a byte", "truncated", "empty", "swapped", "missing", "no root"],
 )
 def test_a_damaged_or_missing_archive_is_one_clear_line(fault, raw):
     archive = raw / "t10k-labels-idx1-ubyte.gz"

@@ -26,7 +26,7 @@ from src import data, experiments, store
 from src.experiments import AUGMENTATION, run
 
 torch.set_num_threads(1)
-data.read_mnist(data.data_root())  # once, for all children
+data.read_mnist(data.ROOT)  # once, for all children
 fit = experiments.fit
 
 def count_resumed(setup, epochs):

@@ -11,7 +11,7 @@ from src.evidence.runner import missing, run_studies, study_records
 from src.evidence.studies import SELECTION, STUDIES, Study
 from src.evidence.tables import study_table
 from src.experiments import AUGMENTATION, BASIC, STEPS, run
-from src.store import load_records, save_record
+from src.store import load_records, save_records
 
 pytestmark = pytest.mark.usefixtures("results")
 HERE = "cpu", pick_precision(pick_device("cpu"))
@@ -59,7 +59,7 @@ def test_a_study_is_read_from_one_platform(tiny, study):
     record = run(tiny, 1, "cpu", progress=False, keep=False)[1]
     for seed, precision in [(1, "bfloat16"), (2, "bfloat16"), (3, "float32")]:
         recipe = {**record["recipe"], "precision": precision}
-        save_record("study", {**record, "recipe": recipe, "seed": seed})
+        save_records("study", [{**record, "recipe": recipe, "seed": seed}])
     study("one", {"a": tiny}, seeds=3)
     report.publish()
     assert [record["seed"] for record in study_records("one")["a"]] == [1, 2]
@@ -92,7 +92,7 @@ def test_a_study_on_a_dask_cluster_records_the_same_runs(results, study, monkeyp
 
         study("two", {"a": replace(BASIC, epochs=1)}, seeds=3)
         with monkeypatch.context() as context, pytest.raises(RuntimeError) as raised:
-            context.setattr(runner, "save_record", die)
+            context.setattr(runner, "save_records", die)
             run_studies(["two"], device="cpu", scheduler=cluster.scheduler_address)
         assert str(raised.value).startswith("a Dask worker died; run the command again")
     found = sorted(load_records("study", local=True).values(), key=lambda record: record["seed"])

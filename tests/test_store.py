@@ -44,22 +44,19 @@ def seeds(file="runs", local=True):
 
 
 def test_a_repeated_run_replaces_its_record():
-    store.save_record("runs", record(1, lr=1))
-    store.save_record("runs", record(2, lr=1))
-    store.save_record("runs", {**record(1, lr=1.0, name="b"), "history": ["new"]})  # 1 is 1.0
+    store.save_records("runs", [record(1, lr=1)])
+    store.save_records("runs", [record(2, lr=1)])
+    store.save_records("runs", [{**record(1, lr=1.0, name="b"), "history": ["new"]}])  # 1 is 1.0
     kept = store.load_records("runs", local=True).values()
     assert [run["history"] for run in kept] == [[2], ["new"]]
 
 
-def test_publishing_moves_what_is_wanted_and_keeps_the_rest(results):
-    for seed in (1, 2, 3):
-        store.save_record("runs", record(seed))
-    assert seeds(local=False) == []  # what is run is the reader's
-    moved = store.publish_records("runs", "study", lambda key, run: run["seed"] != 2)
-    assert moved == 2 and seeds("study", local=False) == [1, 3] and seeds() == [2]
-    store.save_record("runs", {**record(1), "history": ["new"]})
-    store.publish_records("runs", "study", lambda key, run: run["seed"] == 1)
-    assert seeds("study", local=False) == [3, 1]
+def test_records_are_added_and_removed_at_once():
+    store.save_records("runs", [record(1), record(2), record(3)], local=False)
+    assert seeds() == []  # what is run is the reader's
+    removed = [store.record_key(record(seed)) for seed in (1, 2, 9)]
+    store.save_records("runs", [record(4), record(1)], removed, local=False)
+    assert seeds(local=False) == [3, 4, 1]
 
 
 def test_processes_that_save_at_once_lose_and_duplicate_nothing(results):
@@ -67,7 +64,7 @@ def test_processes_that_save_at_once_lose_and_duplicate_nothing(results):
 import sys; from pathlib import Path; from src import store; store.RESULTS = Path(sys.argv[1])
 for seed in range(int(sys.argv[2]), int(sys.argv[2]) + 10):
     run = {'recipe': {}, 'seed': seed, 'device': 'cpu', 'fingerprint': '0', 'history': []}
-    store.save_record('runs', run)
+    store.save_records('runs', [run])
 """
     processes = [
         subprocess.Popen([sys.executable, "-c", code, str(results), str(start)])
@@ -94,12 +91,12 @@ def test_a_lock_that_cannot_be_had_is_one_line_and_the_run_can_be_recorded_later
 
 def test_a_truncated_last_line_costs_only_its_own_run(results, capsys):
     for seed in (1, 2, 3):
-        store.save_record("runs", record(seed))
+        store.save_records("runs", [record(seed)])
     path = results / "local" / "runs.jsonl"
     path.write_bytes(path.read_bytes()[:-10])
     assert seeds() == [1, 2]
     assert capsys.readouterr().err == "runs.jsonl: skipped incomplete records (lines 3)\n"
-    store.save_record("runs", record(3))
+    store.save_records("runs", [record(3)])
     assert seeds() == [1, 2, 3]
 
 
@@ -126,7 +123,7 @@ def test_a_full_disk_loses_no_record(small_disk):
     saved = 0
     with pytest.raises(OSError, match="No space left on device: .*runs.jsonl"):
         for saved in range(100):
-            store.save_record("runs", {**record(saved), "history": ["x" * 4000]})
+            store.save_records("runs", [{**record(saved), "history": ["x" * 4000]}])
     assert saved > 2 and seeds() == list(range(saved))
     assert [path.name for path in (store.RESULTS / "local").iterdir()] == ["runs.jsonl"]
 

@@ -24,7 +24,7 @@ from tqdm import tqdm
 from .. import store
 from ..data import MEAN, STD, Loader
 from ..device import environment, pick_device, pick_precision, tune_malloc
-from ..experiments import STEPS, Experiment, prepare, smoke_test_epochs
+from ..experiments import STEPS, prepare, smoke_test_epochs
 from ..training import test, train
 
 USUAL = "usual: PIL images, DataLoader with 2 workers"
@@ -45,19 +45,15 @@ class PilImages(Dataset):
         return self.transform(Image.fromarray(self.images[index])), self.labels[index]
 
 
-def usual_loader(experiment: Experiment, loader: Loader, workers: int = 2) -> DataLoader:
-    """The usual DataLoader for the images of ours; augments if ours does."""
-    steps = []
-    if loader.augment:
-        arguments = dict(experiment.augmentation)
-        arguments["interpolation"] = transforms.InterpolationMode(arguments["interpolation"])
-        steps.append(transforms.RandomAffine(**arguments))
+def usual_loader(loader: Loader, workers: int = 2) -> DataLoader:
+    """The usual DataLoader for the images of ours: it transforms one PIL image at a time."""
+    steps = [loader.augment] if loader.augment else []
     steps.append(transforms.ToTensor())
-    if experiment.normalized:
+    if loader.normalized:
         steps.append(transforms.Normalize((MEAN,), (STD,)))
     images = PilImages(loader.images, loader.labels, transforms.Compose(steps))
     shuffle = loader.generator is not None
-    return DataLoader(images, experiment.batch_size, shuffle=shuffle, num_workers=workers)
+    return DataLoader(images, loader.batch_size, shuffle=shuffle, num_workers=workers)
 
 
 def measure(step: str, pipeline: str, device: str | None, share: float) -> float:
@@ -75,7 +71,7 @@ def measure(step: str, pipeline: str, device: str | None, share: float) -> float
         loader.images, loader.labels = loader.images[:size], loader.labels[:size]
     warm_up = Loader(torch.rand(1280, 1, 28, 28), torch.zeros(1280, dtype=torch.long), 128)
     if pipeline == USUAL:
-        loaders = [usual_loader(experiment, loader) for loader in loaders]
+        loaders = [usual_loader(loader) for loader in loaders]
     others = setup.optimizer, None, setup.averaged, setup.precision
     with contextlib.redirect_stdout(io.StringIO()):
         train(setup.model, setup.device, warm_up, *others)

@@ -5,8 +5,9 @@
 
 import json
 import math
+import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from PIL import Image
 
 from .. import plots, store
 from ..demo import page
-from ..experiments import STEPS, smoke_test_epochs
+from ..experiments import STEPS, Experiment, smoke_test_epochs
 from . import figures, statistics, tables
 from .runner import PLATFORMS, run_key, seed1_record, study_records
 from .studies import CLAIMS, STUDIES
@@ -110,13 +111,25 @@ def _marked(table: str) -> re.Pattern:
 def publish() -> None:
     """Move what was run here into the evidence: the steps, the studies, a benchmark."""
     for step in STEPS:
-        keys = {run_key(STEPS[step], 1, *platform) for platform in PLATFORMS}
-        if store.publish_records("runs", "runs", lambda key, _, keys=keys: key in keys):
-            store.publish_file(f"{step}.pt")
-    runs = [run for study in STUDIES.values() for run in study.all_runs()]
-    planned = {run_key(*run, *platform) for run in runs for platform in PLATFORMS}
-    store.publish_records("study", "study", lambda key, _: key in planned)
-    store.publish_file("bench.json")
+        if _publish_records("runs", [(STEPS[step], 1)]):
+            _publish_file(f"{step}.pt")
+    _publish_records("study", [run for study in STUDIES.values() for run in study.all_runs()])
+    _publish_file("bench.json")
+
+
+def _publish_records(file: str, runs: Iterable[tuple[Experiment, int]]) -> bool:
+    keys = {run_key(*run, *platform) for run in runs for platform in PLATFORMS}
+    local = store.load_records(file, local=True)
+    moved = {key: record for key, record in local.items() if key in keys}
+    if moved:
+        store.save_records(file, moved.values(), local=False)
+        store.save_records(file, [], removed=moved)
+    return bool(moved)
+
+
+def _publish_file(name: str) -> None:
+    if (made := store.results_path(name, local=True)).exists():
+        os.replace(made, store.results_path(name))
 
 
 def write() -> None:

@@ -10,21 +10,14 @@ from functools import cache
 from threading import RLock
 
 import torch
+from frozendict import frozendict
 from joblib import Parallel, delayed, parallel_config
 from tqdm import tqdm
 
 from ..device import pick_device, pick_precision
 from ..experiments import STEPS, Experiment, run, smoke_test_epochs
 from ..models import MODELS
-from ..store import (
-    FrozenDict,
-    checkpoint_path,
-    fingerprint,
-    load_records,
-    record_key,
-    remove,
-    save_record,
-)
+from ..store import checkpoint_path, fingerprint, load_records, record_key, remove, save_records
 from ..training import DivergenceError
 from .studies import STUDIES
 
@@ -36,7 +29,7 @@ PLATFORMS = [
 
 
 @cache
-def _fingerprint(model: type, arguments: FrozenDict) -> str:
+def _fingerprint(model: type, arguments: frozendict) -> str:
     return fingerprint(model(**arguments))
 
 
@@ -131,7 +124,7 @@ def run_studies(
         )
         for record in tqdm(finished, total=len(todo), unit="run", smoothing=0):
             if not smoke_test_epochs():
-                save_record("study", record)
+                save_records("study", [record])
                 remove(checkpoint_path(record))
 
 
