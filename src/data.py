@@ -24,8 +24,7 @@ FOLD = 10_000  # images: the training set has six such folds, the test set has t
 # The first image to evaluate on, of the training images followed by the test images.
 SPLITS = {f"fold {number + 1}": FOLD * number for number in range(6)}
 SPLITS |= {"validation": 5 * FOLD, "test": 6 * FOLD}
-# The folder that holds MNIST/raw/
-ROOT = Path(os.environ.get("MNIST_ROOT") or Path(__file__).parent.parent / "data")
+ROOT = Path(os.environ.get("MNIST_ROOT") or Path(__file__).parent.parent / "data")  # MNIST/raw/
 MIRROR = "https://ossci-datasets.s3.amazonaws.com/mnist/"
 
 

@@ -5,7 +5,6 @@ Every function returns a new figure; none reads a file or knows an experiment.
 
 import math
 from collections.abc import Mapping, Sequence
-from itertools import zip_longest
 
 import matplotlib.pyplot as plt
 import torch
@@ -90,31 +89,23 @@ def filters(weights: torch.Tensor, maps: torch.Tensor) -> Figure:
     return figure
 
 
-def feature_maps(*networks: Mapping[str, torch.Tensor], titles: Sequence[str] = ()) -> Figure:
-    """The feature maps of an image, layer by layer, for each network in a column of its own.
+def feature_maps(layers: Mapping[str, torch.Tensor]) -> Figure:
+    """The feature maps of an image: the outputs of named layers, each of shape (1, C, H, W).
 
-    Each network is given by the names of its layers and their outputs, of shape (1, C, H, W). Each
-    map has its own scale, from its lowest value, white, to its highest, black.
+    Each map has its own scale, from its lowest value, white, to its highest, black.
     """
-    columns = 16 // len(networks)  # maps beside each other
-    rows = zip_longest(*(network.values() for network in networks))
-    lines = [max(-(-maps.shape[1] // columns) for maps in row if maps is not None) for row in rows]
+    lines = [-(-maps.shape[1] // 16) for maps in layers.values()]
     size = (8.2, 0.5 * sum(lines) + 0.35 * len(lines))
-    figure, grid = plt.subplots(
-        len(lines), len(networks), figsize=size, height_ratios=lines, squeeze=False
-    )
-    for axes in grid.flat:
+    figure, column = plt.subplots(len(lines), figsize=size, height_ratios=lines, squeeze=False)
+    for axes, (name, maps) in zip(column.flat, layers.items(), strict=True):
+        channels = maps.detach().cpu().transpose(0, 1)  # as images
+        options = {"normalize": True, "scale_each": True, "pad_value": 0.2}
+        tiles = make_grid(channels, 16, padding=1, **options)
+        axes.imshow(tiles[0].numpy(), cmap="gray_r", vmin=0, vmax=1)
+        label = f"{name}: {' × '.join(map(str, maps.shape[1:]))}"
+        axes.set_title(label, fontsize=9, loc="left", pad=2)
         axes.set_axis_off()
-    for column, network, title in zip_longest(grid.T, networks, titles, fillvalue=""):
-        for number, (axes, (name, maps)) in enumerate(zip(column, network.items())):
-            channels = maps.detach().cpu().transpose(0, 1)  # as images
-            options = {"normalize": True, "scale_each": True, "pad_value": 0.2}
-            tiles = make_grid(channels, columns, padding=1, **options)
-            axes.imshow(tiles[0].numpy(), cmap="gray_r", vmin=0, vmax=1)
-            label = f"{name}: {' × '.join(map(str, maps.shape[1:]))}"
-            above = f"{title}\n" if title and number == 0 else ""
-            axes.set_title(above + label, fontsize=9, loc="left", pad=2)
-            axes.set_anchor("NW")
+        axes.set_anchor("NW")
     return figure
 
 

@@ -24,6 +24,7 @@ from .training import Setup
 
 RESULTS = Path(os.environ.get("MNIST_RESULTS") or Path(__file__).parent.parent / "results")
 LOCK_TIMEOUT = 10  # seconds
+CONDITIONS = ("fingerprint", "torch", "threads", "device_name")  # to resume a run bit for bit
 
 
 def fingerprint(model: nn.Module) -> str:
@@ -51,7 +52,7 @@ def record_key(record: dict) -> str:
 
 
 def results_path(name: str, local: bool = False) -> Path:
-    """A file of the evidence, or of what was run here."""
+    """A file of the evidence, or of what was run here: "basic.pt" holds the weights of step 1."""
     return RESULTS / ("local" if local else "") / name
 
 
@@ -128,11 +129,6 @@ def atomic_write(path: Path) -> Iterator[Path]:
             temporary.unlink()
 
 
-def weights_path(step: str, local: bool = False) -> Path:
-    """The file with the trained weights of a step (seed 1): a state dict."""
-    return results_path(f"{step}.pt", local)
-
-
 def save_state(state: dict[str, Any], path: Path) -> None:
     """`torch.save`, atomically, with the same bytes for the same state. Raises OSError."""
     buffer = io.BytesIO()
@@ -157,11 +153,6 @@ def checkpoint_path(record: dict, smoke: int = 0) -> Path:
     return RESULTS / ".checkpoints" / f"{record['recipe']['name']}-{record['seed']}-{digest}.pt"
 
 
-def _conditions(record: dict) -> list:
-    """Under which a run resumes bit for bit."""
-    return [record[name] for name in ("fingerprint", "torch", "threads", "device_name")]
-
-
 def _parts(setup: Setup) -> dict[str, Any]:
     """The parts of a run that have a state: model, optimizer, scheduler, average."""
     return {name: part for name, part in vars(setup).items() if hasattr(part, "state_dict")}
@@ -178,21 +169,16 @@ def _generators(setup: Setup) -> list[tuple[Callable, Callable]]:
 
 
 def save_checkpoint(path: Path, record: dict, setup: Setup, history: list[dict]) -> None:
-    """Save the state of an unfinished run; if this fails, say so once."""
-    state = {"conditions": _conditions(record), "history": history}
+    """Save the state of an unfinished run; if this fails in the first epoch, say so."""
+    state = {"conditions": [record[name] for name in CONDITIONS], "history": history}
     state["parts"] = {name: part.state_dict() for name, part in _parts(setup).items()}
     state["generators"] = [get() for get, _ in _generators(setup)]
     try:
         save_state(state, path)
     except OSError as error:
-        _warn_once(
-            f"cannot write a checkpoint ({error}): this run cannot be resumed if it is interrupted"
-        )
-
-
-@lru_cache
-def _warn_once(message: str) -> None:
-    print(message, file=sys.stderr)
+        if len(history) == 1:
+            fault = "this run cannot be resumed if it is interrupted"
+            print(f"cannot write a checkpoint ({error}): {fault}", file=sys.stderr)
 
 
 def load_checkpoint(path: Path, record: dict, setup: Setup) -> list[dict]:
@@ -202,15 +188,13 @@ def load_checkpoint(path: Path, record: dict, setup: Setup) -> list[dict]:
     """
     try:
         saved = torch.load(path, map_location="cpu", weights_only=True)
-        fits = saved["conditions"] == _conditions(record)
     except FileNotFoundError:
         return []
     except Exception:  # whatever damaged bytes make the unpickler raise
-        print(f"{path.name} cannot be read: starting over", file=sys.stderr)
-        return []
-    if not fits:
-        kind = "of another model, PyTorch version, thread count or processor"
-        print(f"{path.name} is {kind}: starting over", file=sys.stderr)
+        saved = {"conditions": None}
+    if saved["conditions"] != [record[name] for name in CONDITIONS]:
+        fault = "is damaged, or of another model, PyTorch version, thread count or processor"
+        print(f"{path.name} {fault}: starting over", file=sys.stderr)
         return []
     for name, part in _parts(setup).items():
         part.load_state_dict(saved["parts"][name])

@@ -5,7 +5,7 @@ import shutil
 import pytest
 
 from src import __main__, experiments
-from src.store import weights_path
+from src.store import results_path
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_train_prints_the_log_of_every_epoch(cli, results, monkeypatch):
 def test_whatever_the_terminal_can_encode(python, tmp_path):
     path = tmp_path / "😀.png"
     path.write_bytes(b"no image")
-    shutil.copy(weights_path("augmentation"), tmp_path)
+    shutil.copy(results_path("augmentation.pt"), tmp_path)
     code = (
         f"from src.__main__ import main; main(['train', 'basic']); main(['predict', {str(path)!r}])"
     )

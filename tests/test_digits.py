@@ -18,7 +18,7 @@ from src.demo import digits
 from src.demo.digits import Classifier, find_ink, normalize_size, read_digit, read_files
 from src.evidence.runner import seed1_record
 from src.experiments import STEPS, load_model
-from src.store import weights_path
+from src.store import results_path
 from src.training import test as evaluate
 
 HANDS = {
@@ -284,12 +284,12 @@ def test_a_file_that_does_not_hold_the_weights_is_refused_in_one_line(
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "weights.pt"
     if content == "another architecture":
-        shutil.copy(weights_path("basic"), path)
+        shutil.copy(results_path("basic.pt"), path)
     elif content == "pickled code":
         torch.save({"weights": Harm()}, path)
     elif content != "no file":
         path.write_bytes(
-            weights_path("augmentation").read_bytes()[:1000] if content == "torn" else b""
+            results_path("augmentation.pt").read_bytes()[:1000] if content == "torn" else b""
         )
     with pytest.raises(RuntimeError) as raised:
         load_model("augmentation", path)

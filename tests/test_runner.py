@@ -55,14 +55,18 @@ def test_a_study_runs_what_is_missing_and_shares_common_runs(tiny, study):
     assert len(missing(["one"], "cuda", "bfloat16")) == 3  # another device: another run
 
 
-def test_a_study_is_read_from_one_platform(tiny, study):
+def test_a_row_is_read_from_one_platform(tiny, study):
     record = run(tiny, 1, "cpu", progress=False, keep=False)[1]
     for seed, precision in [(1, "bfloat16"), (2, "bfloat16"), (3, "float32")]:
         recipe = {**record["recipe"], "precision": precision}
         save_records("study", [{**record, "recipe": recipe, "seed": seed}])
-    study("one", {"a": tiny}, seeds=3)
+    study("one", {"a": tiny, "b": replace(tiny, precision="float32")}, seeds=3)
     report.publish()
-    assert [record["seed"] for record in study_records("one")["a"]] == [1, 2]
+    found = study_records("one")
+    assert [[run["seed"] for run in runs] for runs in found.values()] == [[1, 2], [3]]
+    made = [row.split(" | ")[-1] for row in study_table("one").splitlines()[2:]]
+    name = record["device_name"]
+    assert made == [f"bfloat16, {name} |", f"float32, {name} |"]
 
 
 def test_a_study_continues_after_a_run_that_diverges(tiny, study):

@@ -134,7 +134,6 @@ def test_a_full_disk_loses_no_record(small_disk):
 )
 def test_a_run_trains_even_if_nothing_can_be_written(options, reason, small_disk, tiny, capsys):
     small_disk(*options)
-    store._warn_once.cache_clear()
     _, made = run(replace(tiny, epochs=2), progress=False)
     assert len(made["history"]) == 2
     first, last = capsys.readouterr().err.splitlines()

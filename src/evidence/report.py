@@ -22,7 +22,7 @@ from ..demo import page
 from ..experiments import STEPS, Experiment, smoke_test_epochs
 from . import figures, statistics, tables
 from .runner import PLATFORMS, run_key, seed1_record, study_records
-from .studies import CLAIMS, STUDIES
+from .studies import STUDIES
 
 ROOT = Path(__file__).parent.parent.parent
 README, EVIDENCE, IMAGES = ROOT / "README.md", ROOT / "results" / "README.md", ROOT / "images"
@@ -72,7 +72,7 @@ def _epochs_picture() -> list:
 
 def _parameters_picture() -> list:
     values = tables.accuracies("parameters", statistics.last)
-    claims = [[claim.parameters, claim.accuracy] for claim in CLAIMS]
+    claims = [[claim["parameters"], claim["accuracy"]] for claim in tables.load_claims()]
     return [values, "parameters", "test accuracy after the last epoch (%)", claims]
 
 

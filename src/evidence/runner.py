@@ -45,21 +45,16 @@ def run_key(experiment: Experiment, seed: int, device: str, precision: str) -> s
 def study_records(name: str) -> dict[str, list[dict]]:
     """The recorded runs of a study, for each label in the order of the seeds.
 
-    All are from one platform, type of device and meaning of "auto": that which has most of them.
+    Those of a label are from one platform, type of device and meaning of "auto": that which has
+    most of them.
     """
     study, records = STUDIES[name], load_records("study")
-    found = [
-        {
-            label: [
-                records[key]
-                for run in study.runs(label)
-                if (key := run_key(*run, *platform)) in records
-            ]
-            for label in study.experiments
-        }
-        for platform in PLATFORMS
-    ]
-    return max(found, key=lambda platform: sum(map(len, platform.values())))
+    found = {}
+    for label in study.experiments:
+        keys = [[run_key(*run, *platform) for run in study.runs(label)] for platform in PLATFORMS]
+        rows = [[records[key] for key in row if key in records] for row in keys]
+        found[label] = max(rows, key=len)
+    return found
 
 
 def seed1_record(step: str) -> dict:

@@ -5,7 +5,6 @@ alone. `runner` runs them, `report` shows them.
 """
 
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
 
 from ..experiments import AUGMENTATION, BASIC, REGULARIZATION, STEPS, Experiment
 from ..models import AugmentedNet, count_parameters
@@ -103,59 +102,24 @@ REPORTS = {
 }
 
 
-class Claim(NamedTuple):
-    """A result that others published: accuracy in % on the test images, of one run."""
-
-    repository: str
-    file: str
-    parameters: int
-    accuracy: float
-    note: str
-
-
-# Read in these files; of a run whose log is there, the last epoch.
-_WATCHED, _HELD_OUT = "last of 15 epochs", "15 epochs, test set unseen"
-_JOSHWARN = "JoshWarn/Parameter-Efficient-MNIST", "load_and_test_model.py"
-_MINIMAL = "ruslangrimov/mnist-minimal-model", "README.md"
-_WOOLLY, _4838 = "adilsammar/woolly-of-cv", "assets/mnist/MNIST_4838_9942.ipynb"
-_KERAS = "keras-team/keras-io", "examples/vision/md/mnist_convnet.md"
-CLAIMS = [
-    Claim(*_JOSHWARN, 697, 99.03, "best epoch of the best of about 700 models"),
-    Claim("hexhowells/NeuralGolfing", "README.md", 1_055, 98.06, "the highest of its runs"),
-    Claim(_WOOLLY, "assets/mnist/README.md", 3_762, 99.52, "“up to”, the run is not stored"),
-    Claim(_WOOLLY, _4838, 4_838, 99.41, "last of 12 epochs"),
-    Claim(*_MINIMAL, 4_862, 99.07, "50 epochs, test set unseen"),
-    Claim("dine1717/ERA2", "Session7/README.md", 6_750, 99.5, _WATCHED),
-    Claim("arghya05/TSAI", "Session5/Readme.md", 7_496, 99.56, _WATCHED),
-    Claim("snehanshu-raj/ERA", "assignment_6/Readme.md", 7_918, 99.5, _WATCHED),
-    Claim("dine1717/ERA2", "Session7/README.md", 8_172, 99.57, _WATCHED),
-    Claim("sanjeev29/EVA-4", "S5/s5_f5.ipynb", 9_142, 99.41, _WATCHED),
-    Claim("sagarigrandhi/EVA4", "S5/Assignment_5_F7.ipynb", 9_994, 99.6, _WATCHED),
-    Claim(*_KERAS, 34_826, 99.22, _HELD_OUT),
-]
-
 # These select or explain: they use the validation split alone.
 STEP_2 = _vary(REGULARIZATION)
 STEP_3 = _vary(AUGMENTATION)
-# Two recipes of step 2: with the original's optimizer and scheduler, and with those of step 3.
-_ADAM = STEP_2
-_SGD_ONE_CYCLE = replace(
+# Step 2 with the optimizer and the scheduler of the original series.
+_ADAM = replace(
     STEP_2,
-    optimizer=AUGMENTATION.optimizer,
-    optimizer_args=AUGMENTATION.optimizer_args,
-    scheduler=AUGMENTATION.scheduler,
-    scheduler_args=AUGMENTATION.scheduler_args,
+    optimizer="Adam",
+    optimizer_args={"lr": 0.01},
+    scheduler="StepLR",
+    scheduler_args={"step_size": 5, "gamma": 0.1},
 )
-_DROPOUT = _vary(STEP_2, model_args={"dropout": 0.05})
+_DROPOUT = _vary(_ADAM, model_args={"dropout": 0.05})
 _ARCHITECTURE = replace(STEP_2, model="AugmentedNet", model_args={})
-_SGD = replace(
-    _ARCHITECTURE,
-    optimizer=AUGMENTATION.optimizer,
-    optimizer_args=AUGMENTATION.optimizer_args,
-    scheduler=AUGMENTATION.scheduler,
-    scheduler_args=AUGMENTATION.scheduler_args,
-)
-_AVERAGING = replace(_SGD, ema_decay=AUGMENTATION.ema_decay)
+_AVERAGING = replace(_ARCHITECTURE, ema_decay=AUGMENTATION.ema_decay)
+
+
+def _in_float32(experiments: dict[str, Experiment]) -> dict[str, Experiment]:
+    return {name: replace(recipe, precision="float32") for name, recipe in experiments.items()}
 
 
 def _augmented(*parts: str) -> Experiment:
@@ -167,6 +131,25 @@ def _augmented(*parts: str) -> Experiment:
 
 
 SELECTION = {
+    "scheduler": Study(
+        "Which optimizer and scheduler are best in step 2?",
+        "optimizer, its learning rate and scheduler, step 2",
+        _in_float32(
+            {
+                "Adam 0.01, StepLR(5)": _ADAM,
+                "Adam 0.01, StepLR(9)": _vary(_ADAM, scheduler_args={"step_size": 9}),
+                "Adam 0.01, CosineAnnealingLR": replace(
+                    _ADAM, scheduler="CosineAnnealingLR", scheduler_args={"T_max": 15}
+                ),
+                "Adam 0.02, OneCycleLR": replace(
+                    STEP_2, optimizer="Adam", optimizer_args={"lr": 0.02}
+                ),
+                "SGD 0.2, OneCycleLR (step 2)": STEP_2,
+            }
+        ),
+        "Adam 0.01, StepLR(5)",
+        seeds=5,
+    ),
     "learning_rate_basic": Study(
         "Which learning rate is best in step 1?",
         "learning rate of Adam, step 1",
@@ -174,66 +157,48 @@ SELECTION = {
             f"{lr:g}": _vary(BASIC, optimizer_args={"lr": lr})
             for lr in (0.002, 0.005, 0.01, 0.02, 0.05)
         },
-        "0.002",
-    ),
-    "learning_rate_regularization": Study(
-        "Which learning rate is best in step 2?",
-        "learning rate of Adam, step 2",
-        {f"{lr:g}": _vary(STEP_2, optimizer_args={"lr": lr}) for lr in (0.005, 0.01, 0.02, 0.05)},
-        "0.01",
-    ),
-    "dropout": Study(
-        "Which dropout is best in step 2?",
-        "dropout (probability)",
-        {
-            f"{dropout:g}": _vary(STEP_2, model_args={"dropout": dropout})
-            for dropout in (0.0, 0.01, 0.025, 0.05, 0.1, 0.2)
-        },
-        "0",
-    ),
-    "scheduler": Study(
-        "Which optimizer and scheduler are best in step 2?",
-        "optimizer, its learning rate and scheduler, step 2",
-        {
-            "Adam 0.01, StepLR(5)": _ADAM,
-            "Adam 0.01, StepLR(9)": _vary(_ADAM, scheduler_args={"step_size": 9}),
-            "Adam 0.01, CosineAnnealingLR": replace(
-                _ADAM, scheduler="CosineAnnealingLR", scheduler_args={"T_max": 15}
-            ),
-            "Adam 0.02, OneCycleLR": replace(
-                _SGD_ONE_CYCLE, optimizer="Adam", optimizer_args={"lr": 0.02}
-            ),
-            "SGD 0.2, OneCycleLR": _SGD_ONE_CYCLE,
-        },
-        "Adam 0.01, StepLR(5)",
-        seeds=5,
+        "0.005",
     ),
     "learning_rate_sgd": Study(
         "Which learning rate of SGD is best in step 2?",
         "learning rate of SGD with OneCycleLR, step 2",
-        {
-            f"{lr:g}": _vary(_SGD_ONE_CYCLE, optimizer_args={"lr": lr})
-            for lr in (0.05, 0.1, 0.2, 0.4)
-        },
+        _in_float32(
+            {f"{lr:g}": _vary(STEP_2, optimizer_args={"lr": lr}) for lr in (0.05, 0.1, 0.2, 0.4)}
+        ),
         "0.2",
         seeds=5,
     ),
+    "learning_rate_adam": Study(
+        "Which learning rate of Adam with StepLR is best in step 2?",
+        "learning rate of Adam with StepLR(5), step 2",
+        {f"{lr:g}": _vary(_ADAM, optimizer_args={"lr": lr}) for lr in (0.005, 0.01, 0.02, 0.05)},
+        "0.01",
+    ),
+    "dropout": Study(
+        "Which dropout is best with Adam and StepLR?",
+        "dropout (probability)",
+        {
+            f"{dropout:g}": _vary(_ADAM, model_args={"dropout": dropout})
+            for dropout in (0.0, 0.01, 0.025, 0.05, 0.1, 0.2)
+        },
+        "0",
+    ),
     "step_size": Study(
-        "Which step size of StepLR is best in step 2?",
+        "Which step size of StepLR is best with Adam?",
         "step size of StepLR (epochs)",
-        {f"{size}": _vary(STEP_2, scheduler_args={"step_size": size}) for size in (3, 5, 7, 9)},
+        {f"{size}": _vary(_ADAM, scheduler_args={"step_size": size}) for size in (3, 5, 7, 9)},
         "5",
     ),
     "parts": Study(
-        "What do batch normalisation, dropout and the scheduler each contribute?",
-        "recipe of step 2",
+        "What do batch normalisation, dropout and the scheduler contribute, with Adam?",
+        "recipe of step 2 with Adam and StepLR",
         {
             "all three": _DROPOUT,
             "no batch normalisation": _vary(_DROPOUT, model_args={"batch_norm": False}),
-            "no dropout": STEP_2,
+            "no dropout": _ADAM,
             "no scheduler": replace(_DROPOUT, scheduler=None, scheduler_args={}),
             "none": replace(
-                _vary(STEP_2, model_args={"batch_norm": False}), scheduler=None, scheduler_args={}
+                _vary(_ADAM, model_args={"batch_norm": False}), scheduler=None, scheduler_args={}
             ),
         },
         "all three",
@@ -244,7 +209,6 @@ SELECTION = {
         {
             "step 2": STEP_2,
             "+ architecture": _ARCHITECTURE,
-            "+ SGD with OneCycleLR": _SGD,
             "+ averaging": _AVERAGING,
             "+ rotation": _augmented("degrees"),
             "+ shift": _augmented("degrees", "translate"),

@@ -20,7 +20,7 @@ from ..models import MODELS, count_parameters
 from ..training import format_progress, format_test
 from . import benchmark, statistics
 from .runner import study_records
-from .studies import CLAIMS, STUDIES
+from .studies import STUDIES
 
 # The mean test accuracy in % that meets a step's target; None if every seed has to be consistent.
 TARGETS = {"basic": 97.96, "regularization": TARGET, "augmentation": None}
@@ -54,9 +54,9 @@ def format_difference(gain: float, low: float, high: float) -> str:
 
 
 def format_consistent(records: Sequence[Mapping]) -> str:
-    """How many seeds are consistent, with the exact interval of their share; "–" for few epochs."""
+    """How many seeds are consistent, with the exact interval of their share; "–" if unknown."""
     finished = [record for record in records if "failed" not in record]
-    if finished and all(len(record["history"]) < 5 for record in finished):
+    if not records or finished and all(len(record["history"]) < 5 for record in finished):
         return "–"
     count = sum(map(statistics.is_consistent, records))
     low, high = statistics.proportion_interval(count, len(records))
@@ -87,7 +87,7 @@ def study_table(study: str) -> str:
     """A study: lowest of the last five epochs, difference, consistent seeds, last epoch."""
     plan, gains = STUDIES[study], differences(study)
     header = [plan.setting, "lowest of the last five epochs (%)", "consistent seeds"]
-    header += ["last epoch (%)"]
+    header += ["last epoch (%)", "made in"]
     if plan.reference:
         header.insert(2, f"difference from {plan.reference} (pp, 95 % interval)")
     rows = []
@@ -97,7 +97,9 @@ def study_table(study: str) -> str:
         lowest, last = (
             format_mean([*map(of, good)]) for of in (statistics.lowest, statistics.last)
         )
+        made = {(record["recipe"]["precision"], record["device_name"]) for record in records}
         rows.append([label, lowest + note, format_consistent(records), last + note])
+        rows[-1].append("; ".join(", ".join(place) for place in sorted(made)))
         if plan.reference:
             rows[-1].insert(2, format_difference(*gains[label]) if label in gains else "–")
     return markdown_table(header, rows)
@@ -201,21 +203,19 @@ def _setting(value: object) -> str:
     return "–" if value is None else str(value)
 
 
+def load_claims() -> list[dict]:
+    """What others published, each read in their `file`: accuracy in % on the test images."""
+    return json.loads(store.results_path("claims.json").read_text(encoding="utf-8"))
+
+
 def claims_table() -> str:
     """The results of others, numbered as in the picture."""
-    rows = [
-        [
-            number,
-            f"[{claim.repository}](https://github.com/{claim.repository}), {claim.file}",
-            f"{claim.parameters:,}",
-            f"{claim.accuracy:.2f}",
-            claim.note,
-        ]
-        for number, claim in enumerate(CLAIMS, 1)
-    ]
-    return markdown_table(
-        ["", "repository, file", "parameters", "accuracy (%)", "what it is"], rows
-    )
+    header, rows = ["", "repository, file", "parameters", "accuracy (%)", "what it is"], []
+    for number, claim in enumerate(load_claims(), 1):
+        name = claim["repository"]
+        rows.append([number, f"[{name}](https://github.com/{name}), {claim['file']}"])
+        rows[-1] += [f"{claim['parameters']:,}", f"{claim['accuracy']:.2f}", claim["note"]]
+    return markdown_table(header, rows)
 
 
 def speed_table(record: Mapping | None = None) -> str:
