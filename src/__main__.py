@@ -38,8 +38,6 @@ def study(args: argparse.Namespace) -> None:
     if args.list:
         print(runner.progress_table(names))
         return
-    if (args.backend == "dask") != bool(args.scheduler):
-        raise ValueError("--backend dask and --scheduler ADDRESS require each other")
     try:
         runner.run_studies(names, args.seeds, args.jobs, args.device, args.scheduler)
     except KeyboardInterrupt:
@@ -47,8 +45,6 @@ def study(args: argparse.Namespace) -> None:
 
 
 def bench(args: argparse.Namespace) -> None:
-    if unknown := set(args.step) - set(STEPS):
-        raise ValueError(f"unknown step {unknown.pop()!r}: choose from {', '.join(STEPS)}")
     from .evidence.benchmark import benchmark
     from .evidence.tables import speed_table
 
@@ -137,12 +133,11 @@ def add_runs(command: Callable) -> None:
         "--seeds", type=positive, help="run seeds 1 to SEEDS of every recipe (default: the study's)"
     )
     add("--jobs", type=positive, help="runs at a time (default: one per core; on a GPU, one)")
-    add("--backend", choices=["local", "dask"], default="local", help="processes, or Dask")
-    add("--scheduler", metavar="ADDRESS", help="of Dask, for example tcp://127.0.0.1:8786")
+    add("--scheduler", metavar="ADDRESS", help="of a Dask cluster to run on: tcp://127.0.0.1:8786")
     add("--device", help=device)
 
     add = command(bench, "measure an epoch of this package and of the usual pipeline")
-    add("step", nargs="*", help=f"steps to measure, of {', '.join(STEPS)} (default: all)")
+    add("step", nargs="*", choices=STEPS, help="steps to measure (default: all)")
     add("--turns", type=positive, default=3, help="epochs measured per pipeline (default: 3)")
     add("--quick", action="store_true", help="use a tenth of the images, and record nothing")
     add("--device", help=device)

@@ -65,10 +65,9 @@ def tune_malloc() -> None:
 
 def environment(device: torch.device) -> dict:
     """What a record says of the machine and the code: device, threads, versions and commit."""
+    name = torch.cpu.get_capabilities().get("cpu_name", platform.machine())
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
-    else:
-        name = torch.cpu.get_capabilities().get("cpu_name", platform.machine())
     return {
         "device": device.type,
         "device_name": name,

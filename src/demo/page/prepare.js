@@ -6,6 +6,7 @@ const MAX_SIZE = 256;       // pixels: larger images are reduced first, by a who
 const MIN_CONTRAST = 0.06;  // between ink and paper, as a fraction of the range from black to white
 const THIN = 0.03;          // of the square around the digit: the ink of a very thin pen
 const PART = 0.3;           // of the strongest ink: the lowest contrast of a part of the digit
+const STROKE = 2;           // pixels of 20, about as wide as most strokes of MNIST
 const LUMINANCE = [0.299, 0.587, 0.114];
 
 // The digit in a picture: its 784 pixels, its box in the picture, the reasons for doubt; null if there is none.
@@ -20,7 +21,7 @@ function normalizeInk(ink, width, height, doubts = []) {
   const box = findBox(ink, width, height);
   if (!box) return null;
   if (sum(ink) < THIN * Math.max(box.width, box.height) ** 2) doubts.push("very thin");
-  return {...normalizeSize(crop(ink, width, box), box.width, box.height), box, doubts};
+  return {...normalizeSize(...widenStrokes(crop(ink, width, box), box.width, box.height)), box, doubts};
 }
 
 // Red, green and blue from 0 to 1, from `data` with red, green, blue and alpha from 0 to 255: each the mean of factor x factor
@@ -113,6 +114,22 @@ function chooseParts(mask, ink, width, height) {
   const chosen = parts.map(part => part.mass >= main.mass / 20 && part.touching <= main.touching);
   const reasons = {"touches the border": main.touching, "several parts": chosen.filter(Boolean).length > 1};
   return [labels.map(value => Number(value > 0 && chosen[value - 1])), Object.keys(reasons).filter(name => reasons[name])];
+}
+
+// Widen strokes that will be thinner than MNIST's: the network was trained on none like these. Their width is twice their area, divided
+// by the length of their outline. Returns the ink, larger on every side by what was added, and its width and height.
+function widenStrokes(ink, width, height) {
+  const wide = width + 2, ends = pad(ink, width, height, 1, 0);
+  let outline = 0;
+  for (let y = 1; y < height + 2; y++)
+    for (let x = 1; x < wide; x++) {
+      const k = y * wide + x;
+      outline += Math.hypot(ends[k] - ends[k - wide], ends[k] - ends[k - 1]);
+    }
+  const radius = roundHalfToEven((STROKE * Math.max(width, height) / 20 - 2 * sum(ink) / outline) / 2);
+  if (radius <= 0) return [ink, width, height];
+  const size = [width + 2 * radius, height + 2 * radius];
+  return [maximumFilter(pad(ink, width, height, radius, 0), ...size, 2 * radius + 1), ...size];
 }
 
 // Scale the ink to fit 20 x 20 pixels; centre its mass at pixel (14, 14), from 0, of 28 x 28.
