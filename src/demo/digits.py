@@ -111,6 +111,7 @@ def read_digit(path: Path | str) -> Digit:
     return Digit(pixels, grey, (int(left), int(top), int(width), int(height)), doubts)
 
 
+@np.errstate(invalid="ignore")  # NaN in files of floating-point numbers
 def read_colours(path: Path | str) -> np.ndarray:
     """Red, green and blue in [0, 1], of shape (height, width, 3), at most MAX_SIZE high and wide.
 
