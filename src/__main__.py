@@ -45,6 +45,8 @@ def study(args: argparse.Namespace) -> None:
 
 
 def bench(args: argparse.Namespace) -> None:
+    if unknown := set(args.step) - set(STEPS):
+        raise ValueError(f"unknown step {unknown.pop()!r}: choose from {', '.join(STEPS)}")
     from .evidence.benchmark import benchmark
     from .evidence.tables import speed_table
 
@@ -137,7 +139,7 @@ def add_runs(command: Callable) -> None:
     add("--device", help=device)
 
     add = command(bench, "measure an epoch of this package and of the usual pipeline")
-    add("step", nargs="*", choices=STEPS, help="steps to measure (default: all)")
+    add("step", nargs="*", help=f"steps to measure, of {', '.join(STEPS)} (default: all)")
     add("--turns", type=positive, default=3, help="epochs measured per pipeline (default: 3)")
     add("--quick", action="store_true", help="use a tenth of the images, and record nothing")
     add("--device", help=device)

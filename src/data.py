@@ -21,7 +21,7 @@ from torchvision.transforms import InterpolationMode
 
 MEAN, STD = 0.1307, 0.3081  # of the pixels of the 60,000 training images, scaled to [0, 1]
 FOLD = 10_000  # images: the training set has six such folds, the test set has this size
-# The first image to evaluate on, of the training images followed by the test images.
+# Index of the first image to evaluate on; the test images follow the training images.
 SPLITS = {f"fold {number + 1}": FOLD * number for number in range(6)}
 SPLITS |= {"validation": 5 * FOLD, "test": 6 * FOLD}
 ROOT = Path(os.environ.get("MNIST_ROOT") or Path(__file__).parent.parent / "data")  # MNIST/raw/
@@ -117,7 +117,8 @@ class RandomAffine(transforms.RandomAffine):
     """torchvision's RandomAffine for a whole batch: `matrices` draws one transform per image.
 
     The arguments and their ranges are torchvision's, but `shear` is a number of degrees, along x
-    alone, and pixels from outside the image are 0. Raises ValueError or TypeError for others.
+    alone, and pixels from outside the image are 0. Raises ValueError or TypeError for invalid
+    values.
     """
 
     def __init__(
@@ -130,6 +131,8 @@ class RandomAffine(transforms.RandomAffine):
     ):
         mode = InterpolationMode(interpolation)
         super().__init__(float(degrees), translate, scale, float(shear), mode)
+        if not 0 < scale[0] <= scale[1]:
+            raise ValueError("scale must be a range that rises from above 0")
 
     def matrices(
         self, count: int, size: int = 28, generator: torch.Generator | None = None

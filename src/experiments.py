@@ -9,10 +9,9 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from frozendict import deepfreeze
@@ -33,8 +32,7 @@ _SCHEDULERS = (
     "CosineAnnealingWarmRestarts OneCycleLR CyclicLR"
 )
 OPTIMIZERS = {name: getattr(torch.optim, name) for name in _OPTIMIZERS.split()}
-FUSED = {"SGD", "Adam", "AdamW"}  # they have one kernel for all parameters
-NOT_FUSED = {"foreach", "differentiable"}  # arguments that exclude it
+FUSED = {"SGD", "Adam", "AdamW"}  # have a fused implementation
 SCHEDULERS = {name: getattr(lr_scheduler, name) for name in _SCHEDULERS.split()}
 
 
@@ -53,10 +51,10 @@ class Interrupted(KeyboardInterrupt):
 
 @dataclass(frozen=True)
 class Experiment:
-    """A whole recipe. With a seed, it makes a run that is the same bit for bit on one machine.
+    """A whole recipe. With a seed, a run is reproducible bit for bit on one machine.
 
     Each `…_args` is passed to the class named before it, from `models.MODELS`, `torch.optim` or
-    `torch.optim.lr_scheduler`. Raises RecipeError for a value that cannot be right.
+    `torch.optim.lr_scheduler`. Raises RecipeError for an invalid value.
     """
 
     name: str
@@ -88,7 +86,8 @@ class Experiment:
             raise RecipeError(f"epochs and batch_size must be positive integers, got {counts}")
         if not isinstance(self.normalized, bool):
             raise RecipeError(f"normalized must be True or False, got {self.normalized!r}")
-        if self.ema_decay is not None and not 0 < self.ema_decay < 1:
+        decay = 0.5 if self.ema_decay is None else self.ema_decay
+        if not isinstance(decay, float) or not 0 < decay < 1:
             raise RecipeError(f"ema_decay must be None or in (0, 1), got {self.ema_decay!r}")
 
 
@@ -189,8 +188,7 @@ def prepare(experiment: Experiment, seed: int = 1, device: str | None = None) ->
     normalized = experiment.normalized
     train_loader = Loader(*data, experiment.batch_size, shuffle, augment, normalized)
     test_loader = Loader(*test_data, normalized=normalized)
-    fused = experiment.optimizer in FUSED and not NOT_FUSED & experiment.optimizer_args.keys()
-    defaults = {"fused": True} if fused else {}
+    defaults = {"fused": True} if experiment.optimizer in FUSED else {}
     optimizer = _build_named(experiment, "optimizer", OPTIMIZERS, model.parameters(), **defaults)
     scheduler, defaults = None, {}
     if experiment.scheduler == "OneCycleLR":
@@ -205,15 +203,15 @@ def prepare(experiment: Experiment, seed: int = 1, device: str | None = None) ->
     )
 
 
-def _build_named(experiment: Experiment, field: str, classes: Mapping, *args: Any, **defaults: Any):
+def _build_named(experiment, kind, classes, /, *args, **defaults):
     """Make the model, optimizer or scheduler that a recipe names, with its arguments."""
-    name, arguments = getattr(experiment, field), getattr(experiment, f"{field}_args")
+    name, arguments = getattr(experiment, kind), getattr(experiment, f"{kind}_args")
     if name not in classes:
-        raise RecipeError(f"unknown {field} {name!r}: choose one of {', '.join(classes)}")
-    return _build(experiment, f"{field}_args", classes[name], *args, **defaults | arguments)
+        raise RecipeError(f"unknown {kind} {name!r}: choose one of {', '.join(classes)}")
+    return _build(experiment, f"{kind}_args", classes[name], *args, **defaults | arguments)
 
 
-def _build(experiment: Experiment, name: str, build: Callable, *args: Any, **arguments: Any) -> Any:
+def _build(experiment, name, build, /, *args, **arguments):
     """Call `build` with what a field of the recipe says; an error names the field and its value."""
     try:
         return build(*args, **arguments)
@@ -224,7 +222,7 @@ def _build(experiment: Experiment, name: str, build: Callable, *args: Any, **arg
 
 
 def smoke_test_epochs() -> int:
-    """The epochs of a smoke test, which the environment variable MNIST_REDUCED asks for, else 0."""
+    """The epochs of a smoke test: the environment variable MNIST_REDUCED; 0 if it is unset."""
     text = os.environ.get("MNIST_REDUCED") or "0"
     if not text.isdecimal():
         raise ValueError(f"MNIST_REDUCED must be a number of epochs, or 0; got {text!r}")
@@ -247,7 +245,7 @@ def _save(experiment: Experiment, record: dict, model: nn.Module) -> bool:
 def load_model(step: str = "augmentation", weights: Path | str | None = None) -> nn.Module:
     """The trained model of a step, on the CPU and in evaluation mode.
 
-    `weights` is the file of another state dict. Raises RuntimeError if it holds none of this model.
+    `weights` is the file of another state dict. Raises RuntimeError if it cannot be loaded.
     """
     if step not in STEPS:
         raise ValueError(f"unknown step {step!r}: choose one of {', '.join(STEPS)}")
@@ -256,6 +254,7 @@ def load_model(step: str = "augmentation", weights: Path | str | None = None) ->
     try:
         model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
     except Exception as error:  # missing, damaged, pickled code, or the state of another model
-        fault = f"does not hold the weights of {STEPS[step].model} ({type(error).__name__})"
-        raise RuntimeError(f"{path} {fault}: git checkout restores it") from error
+        fault = f"cannot be loaded as weights of {STEPS[step].model} ({type(error).__name__})"
+        advice = "" if weights else ": restore it with git checkout"
+        raise RuntimeError(f"{path} {fault}{advice}") from error
     return model.eval()

@@ -1,6 +1,6 @@
 """Everything on disk: the records of runs, their weights, and checkpoints of unfinished runs.
 
-`results/` holds what the READMEs and notebooks rest on. What you run is recorded in
+`results/` holds what the READMEs and notebooks are based on. What you run is recorded in
 `results/local/`, which git ignores, until `evidence.report` publishes it. Every file is written to
 a temporary name and then renamed, so that no reader ever sees half of one.
 """
@@ -24,7 +24,7 @@ from .training import Setup
 
 RESULTS = Path(os.environ.get("MNIST_RESULTS") or Path(__file__).parent.parent / "results")
 LOCK_TIMEOUT = 10  # seconds
-CONDITIONS = ("fingerprint", "torch", "threads", "device_name")  # to resume a run bit for bit
+CONDITIONS = ("fingerprint", "torch", "threads", "device_name")  # the same, or a run starts over
 
 
 def fingerprint(model: nn.Module) -> str:
@@ -91,7 +91,7 @@ def _parse_records(path: Path, _time: int, _size: int) -> dict[str, dict]:
 def save_records(
     file: str, added: Collection[dict], removed: Collection[str] = (), local: bool = True
 ) -> None:
-    """Add records to `results/local/<file>.jsonl`, each in the place of an earlier one of its run.
+    """Append records to `<file>.jsonl`, local or tracked; each replaces one of the same run.
 
     Removes the records with the keys `removed`. Processes that save at the same time wait for each
     other. Raises OSError if the file cannot be written or locked; it is then unchanged.
@@ -170,7 +170,7 @@ def _generators(setup: Setup) -> list[tuple[Callable, Callable]]:
 
 def save_checkpoint(path: Path, record: dict, setup: Setup, history: list[dict]) -> None:
     """Save the state of an unfinished run; if this fails in the first epoch, say so."""
-    state = {"conditions": [record[name] for name in CONDITIONS], "history": history}
+    state = {"conditions": {name: record[name] for name in CONDITIONS}, "history": history}
     state["parts"] = {name: part.state_dict() for name, part in _parts(setup).items()}
     state["generators"] = [get() for get, _ in _generators(setup)]
     try:
@@ -188,11 +188,12 @@ def load_checkpoint(path: Path, record: dict, setup: Setup) -> list[dict]:
     """
     try:
         saved = torch.load(path, map_location="cpu", weights_only=True)
+        fits = saved["conditions"] == {name: record[name] for name in CONDITIONS}
     except FileNotFoundError:
         return []
     except Exception:  # whatever damaged bytes make the unpickler raise
-        saved = {"conditions": None}
-    if saved["conditions"] != [record[name] for name in CONDITIONS]:
+        fits = False
+    if not fits:
         fault = "is damaged, or of another model, PyTorch version, thread count or processor"
         print(f"{path.name} {fault}: starting over", file=sys.stderr)
         return []

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from .data import Loader
 
-REFRESH = 20  # batches between updates of the progress bar: reading the loss waits for the device
+REFRESH = 20  # batches between updates of the progress bar: reading the loss synchronises a GPU
 
 
 def train(
@@ -74,7 +74,7 @@ class DivergenceError(RuntimeError):
 
 
 class Meter:
-    """The mean loss and accuracy so far. The sums stay on the device: reading them waits for it."""
+    """The mean loss and accuracy so far. The sums stay on the device."""
 
     def __init__(self, device: torch.device):
         self.total_loss = torch.zeros((), device=device)
@@ -93,10 +93,7 @@ class Meter:
         return self.total_loss.item() / self.seen, 100 * self.correct.item() / self.seen
 
     def show(self, bar: tqdm, learning_rate: float) -> None:
-        """Update the progress bar, every few batches.
-
-        Raises DivergenceError if the loss is not finite.
-        """
+        """Update the progress bar now and then; DivergenceError if the loss is not finite."""
         if self.batches % REFRESH and self.batches != bar.total:
             return
         batch = self.batches - 1

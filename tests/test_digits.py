@@ -13,9 +13,9 @@ from drawings import KINDS, drawn, typed
 from hypothesis import given, settings, strategies
 from PIL import Image, ImageDraw
 
-from src.data import Loader
+from src.data import Loader, normalize
 from src.demo import digits
-from src.demo.digits import Classifier, find_ink, normalize_size, read_digit, read_files
+from src.demo.digits import find_ink, normalize_size, read_digit, read_files, widen_strokes
 from src.evidence.runner import seed1_record
 from src.experiments import STEPS, load_model
 from src.store import results_path
@@ -88,11 +88,21 @@ def test_images_of_mnist_are_read_as_by_the_network_itself(form, mnist):
         ink, _ = find_ink(FORMS_OF_MNIST[form](image))
         rows, columns = ink.any(axis=1).nonzero()[0], ink.any(axis=0).nonzero()[0]
         box = ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-        prepared.append(normalize_size(box))
+        prepared.append(normalize_size(widen_strokes(box)))
     with torch.no_grad():
-        found, expected = (Classifier()(part).argmax(1) for part in (torch.stack(prepared), images))
+        model, parts = load_model(), (torch.stack(prepared), images)
+        found, expected = (model(normalize(part)).argmax(1) for part in parts)
     # At present none differs here, and one of 2,000; another processor may round a tie.
     assert (found != expected).sum() <= 1
+
+
+@pytest.mark.parametrize(
+    "pen, expected", [(1, 20), (3, 20), (12, 20), (19, 20), (21, 21), (40, 40)]
+)
+def test_strokes_thinner_than_mnists_are_widened(pen, expected):
+    texture = np.random.default_rng(1).uniform(0.5, 1, (200, pen)).astype(np.float32)
+    height, width = widen_strokes(texture).shape  # to 2 of 20 pixels, so to 20 of 200
+    assert abs(width - expected) <= 2 and height - 200 == width - pen
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from PIL import Image
 
 from src.data import MEAN, STD, normalize
 from src.demo import page
-from src.demo.digits import Classifier, read_colours, read_digit
+from src.demo.digits import read_colours, read_digit
 from src.demo.page import layers_and_weights
 from src.evidence.report import page_numbers
 from src.experiments import load_model
@@ -45,7 +45,7 @@ def javascript():
 def test_the_forward_pass_agrees_with_pytorch_on_test_images(javascript, mnist):
     images = mnist[1][0][:200]
     with torch.no_grad():
-        expected = Classifier()(images)
+        expected = load_model()(normalize(images))
     javascript.eval(
         "const read = images =>"
         "  images.map(pixels => Array.from(forward(network, weights, pixels).logProbabilities));"
@@ -312,7 +312,7 @@ def test_the_page_explains_the_networks_numbers(opened, mnist):
     opened.locator("#images canvas").first.click()
     index = int(re.search(r"Test image (\d+)", opened.inner_text("#preparation"))[1])
     with torch.no_grad():
-        expected = Classifier()(mnist[1][0][index : index + 1])[0]
+        expected = load_model()(normalize(mnist[1][0][index : index + 1]))[0]
     found = opened.evaluate("Array.from(result.logProbabilities)")
     assert found == pytest.approx(expected.tolist(), abs=1e-4)
     opened.locator(".maps canvas").nth(14).click()

@@ -48,7 +48,6 @@ def test_difference_is_welchs_interval():
     half = t.ppf(0.975, freedom) * sum(parts) ** 0.5
     gain = mean(one) - mean(other)
     assert statistics.difference(one, other) == pytest.approx((gain, gain - half, gain + half))
-    assert statistics.difference(one, other, comparisons=5)[1] < gain - half  # wider
     assert statistics.difference([99.1], other)[1:] == (-math.inf, math.inf)
     assert statistics.difference([99.5] * 3, [99.25] * 3) == (0.25, 0.25, 0.25)
 

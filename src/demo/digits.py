@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 from scipy import ndimage
-from torch import nn
 
 from .. import plots
 from ..data import normalize
@@ -46,7 +45,7 @@ def read_files(paths: Iterable[Path | str]) -> tuple[list[dict], list[str]]:
     `digit`, `confidence`, `runner_up` (the second most probable digit), all ten `probabilities`,
     and `doubts`, a list of reasons why the reading may be wrong.
     """
-    classifier, results, errors = Classifier(), [], []
+    model, results, errors = load_model(), [], []
     for path in paths:
         try:
             digit = read_digit(path)
@@ -54,7 +53,7 @@ def read_files(paths: Iterable[Path | str]) -> tuple[list[dict], list[str]]:
             errors.append(str(error))
             continue
         with torch.no_grad():
-            values = classifier(digit.pixels[None])[0].exp()
+            values = model(normalize(digit.pixels[None]))[0].exp()
         best, runner_up = values.topk(2).indices.tolist()
         result = {"file": str(path), "digit": best, "confidence": values[best].item()}
         result |= {"runner_up": runner_up, "probabilities": values.tolist()}
@@ -75,21 +74,6 @@ def save_picture(results: Iterable[dict], path: Path | str) -> None:
         text = f"{result['digit']} ({100 * result['confidence']:.1f} %), next {result['runner_up']}"
         rows.append(f"{result['file'][-30:]}\nPrediction: {text}")
     plots.digits(images, columns=2, rows=rows).savefig(path)
-
-
-class Classifier(nn.Module):
-    """The trained network of step 3, including the normalisation of its images.
-
-    Takes images of shape (N, 1, 28, 28) in [0, 1], white on black; returns log-probabilities of
-    shape (N, 10).
-    """
-
-    def __init__(self):
-        super().__init__()
-        self.model = load_model()
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return self.model(normalize(images))
 
 
 def read_digit(path: Path | str) -> Digit:
@@ -115,7 +99,7 @@ def read_digit(path: Path | str) -> Digit:
 def read_colours(path: Path | str) -> np.ndarray:
     """Red, green and blue in [0, 1], of shape (height, width, 3), at most MAX_SIZE high and wide.
 
-    Large images are converted strip by strip: in memory they are only as they are stored.
+    Large images are converted in strips, to save memory.
     """
     try:
         with Image.open(path) as image:
@@ -219,14 +203,14 @@ def choose_parts(mask: np.ndarray, ink: np.ndarray) -> tuple[np.ndarray, list[st
 
 
 def widen_strokes(ink: np.ndarray) -> np.ndarray:
-    """Widen strokes that will be thinner than MNIST's: the network was trained on none like these.
+    """Widen strokes that would be thinner than MNIST's after scaling.
 
-    Their width is twice their area, divided by the length of their outline. Returns the ink, larger
-    on every side by what was added.
+    Their width is twice their area, divided by the length of their outline. Returns the ink with a
+    margin of the added width.
     """
-    ends = np.pad(np.float64(ink), 1)
-    outline = np.hypot(np.diff(ends, axis=0)[:, 1:], np.diff(ends, axis=1)[1:]).sum()
-    radius = round((STROKE * max(ink.shape) / 20 - 2 * ink.sum() / outline) / 2)
+    mask = np.pad(np.float64(ink > PART), 1)
+    outline = np.hypot(np.diff(mask, axis=0)[:, 1:], np.diff(mask, axis=1)[1:]).sum()
+    radius = round((STROKE * max(ink.shape) / 20 - 2 * mask.sum() / outline) / 2)
     return ndimage.maximum_filter(np.pad(ink, radius), 2 * radius + 1) if radius > 0 else ink
 
 

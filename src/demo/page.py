@@ -12,11 +12,10 @@ import torch
 from PIL import Image
 from torch import nn
 
-from ..data import MEAN, STD, load_mnist
+from ..data import MEAN, STD, load_mnist, normalize
 from ..experiments import load_model
 from ..models import AugmentedNet, count_parameters
 from ..store import atomic_write
-from .digits import Classifier
 
 PARTS = Path(__file__).parent / "page"
 PAGE = Path(__file__).parent.parent.parent / "docs" / "index.html"
@@ -31,7 +30,7 @@ def make(numbers: Mapping[str, str]) -> str:
     layers, weights = layers_and_weights()
     _, (images, labels) = load_mnist()
     with torch.no_grad():
-        values = Classifier()(images)
+        values = load_model()(normalize(images))
     margin = values.amax(dim=1) - values.gather(1, labels[:, None]).squeeze(1)
     wrong = (margin > TIE).nonzero().flatten().tolist()
     random = torch.randperm(len(images), generator=torch.Generator().manual_seed(1))[:20].tolist()
@@ -62,8 +61,9 @@ def write(numbers: Mapping[str, str]) -> None:
 
 def is_current(numbers: Mapping[str, str]) -> bool:
     """Whether the page is what `make` returns; its weights may differ by rounding."""
+    *expected, made = _parse(make(numbers))
     try:
-        (*found, weights), (*expected, made) = map(_parse, (PAGE.read_text("utf-8"), make(numbers)))
+        *found, weights = _parse(PAGE.read_text("utf-8"))
     except (OSError, ValueError, LookupError, TypeError):  # missing or damaged
         return False
     same = found == expected and weights.shape == made.shape

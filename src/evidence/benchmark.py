@@ -10,10 +10,9 @@ import io
 import json
 import multiprocessing
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
-from statistics import mean
 
 import torch
 from PIL import Image
@@ -106,18 +105,3 @@ def benchmark(
         with store.atomic_write(store.results_path("bench.json", local=True)) as temporary:
             temporary.write_text(json.dumps(record) + "\n", encoding="utf-8", newline="\n")
     return record
-
-
-def rows(record: Mapping) -> list[list[str]]:
-    """The record as rows of a table: step, pipeline, seconds, images per second, relative time.
-
-    The relative time is that of the usual pipeline divided by this one's, within a round.
-    """
-    table = []
-    for step, measured in record["seconds"].items():
-        for name, seconds in measured.items():
-            ratios = [usual / own for usual, own in zip(measured[USUAL], seconds, strict=True)]
-            speed = 70_000 * record["share"] / mean(seconds)
-            faster = f"{mean(ratios):.1f} ({min(ratios):.1f} to {max(ratios):.1f})"
-            table.append([step, name, f"{mean(seconds):.1f}", f"{speed:,.0f}", faster])
-    return table

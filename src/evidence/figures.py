@@ -13,16 +13,14 @@ from ..experiments import TARGET
 from ..plots import BLUE, GREY, RED, mark_target
 
 LIGHT_GREY = "#999999"
+ENLARGED = (99.15, 99.7)  # %, of the last epochs of the steps
 
 
-def steps(
-    accuracies: Mapping[str, Sequence[Sequence[float]]],
-    enlarged: tuple[float, float] = (99.15, 99.7),
-) -> Figure:
+def steps(accuracies: Mapping[str, Sequence[Sequence[float]]]) -> Figure:
     """Test accuracy in % per epoch of up to three recipes, over their seeds.
 
     `accuracies` are lists of epochs for each seed, by the recipe's name. Left the mean and the
-    range; right the last eight epochs of every seed, within the limits `enlarged` in %.
+    range; right the last eight epochs of every seed, enlarged.
     """
     figure, (whole, end) = plt.subplots(1, 2, figsize=(9.6, 4.2))
     count, below = max(len(run) for runs in accuracies.values() for run in runs), []
@@ -36,10 +34,10 @@ def steps(
         for axes in (whole, end):
             name = f"{label}: {values[:, -1].mean():.2f} % ({len(runs)} seeds)"
             axes.plot(epochs, values.mean(0), "o-", ms=4, color=colour, label=name)
-        below += [label] if values[:, first - 1 :].max() < enlarged[0] else []
-    title = f"Every seed, above {enlarged[0]} %" + "".join(f"; {name} is below" for name in below)
+        below += [label] if values[:, first - 1 :].max() < ENLARGED[0] else []
+    title = f"Every seed, above {ENLARGED[0]} %" + "".join(f"; {name} is below" for name in below)
     whole.set(title="Mean and range over the seeds", ylim=(96, 99.9))
-    end.set(title=title, ylim=enlarged, xlim=(first - 0.2, count + 0.2))
+    end.set(title=title, ylim=ENLARGED, xlim=(first - 0.2, count + 0.2))
     whole.set_ylabel("test accuracy (%), above 96 %")
     for axes, start in ((whole, 1), (end, first)):
         axes.set(xlabel="epoch", xticks=range(start, count + 1))

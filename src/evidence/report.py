@@ -7,7 +7,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -111,20 +111,22 @@ def _marked(table: str) -> re.Pattern:
 def publish() -> None:
     """Move what was run here into the evidence: the steps, the studies, a benchmark."""
     for step in STEPS:
-        if _publish_records("runs", [(STEPS[step], 1)]):
-            _publish_file(f"{step}.pt")
+        _publish_records("runs", [(STEPS[step], 1)], f"{step}.pt")
     _publish_records("study", [run for study in STUDIES.values() for run in study.all_runs()])
     _publish_file("bench.json")
 
 
-def _publish_records(file: str, runs: Iterable[tuple[Experiment, int]]) -> bool:
+def _publish_records(
+    file: str, runs: Iterable[tuple[Experiment, int]], weights: str | None = None
+) -> None:
     keys = {run_key(*run, *platform) for run in runs for platform in PLATFORMS}
     local = store.load_records(file, local=True)
     moved = {key: record for key, record in local.items() if key in keys}
     if moved:
+        if weights:  # first: if this is interrupted, the next time completes it
+            _publish_file(weights)
         store.save_records(file, moved.values(), local=False)
         store.save_records(file, [], removed=moved)
-    return bool(moved)
 
 
 def _publish_file(name: str) -> None:
@@ -177,17 +179,15 @@ def check() -> list[str]:
             output.get("text") or output.get("data", {}).get("text/markdown", "")
             for output in outputs
         )
-        expected = [tables.study_table(name) for name in _shown_studies(cells)]
+        code = "\n".join(cell["source"] for cell in cells)
+        studies = re.findall(r"study_table\(\"(\w+)\"\)", code)
+        expected = [tables.study_table(name) for name in studies]
         recorded = _log_lines(tables.log(seed1_record(step)))
         same_log = recorded and _log_lines(shown) == recorded
         if not same_log or any(table not in shown for table in expected):
             name = notebook_path(step).name
             faults.append(f"{name} does not agree with the records: run it again, or make run")
     return faults
-
-
-def _shown_studies(cells: Sequence[Mapping]) -> list[str]:
-    return re.findall(r"study_table\(\"(\w+)\"\)", "\n".join(cell["source"] for cell in cells))
 
 
 def _log_lines(printed: str) -> list[tuple[str, ...]]:

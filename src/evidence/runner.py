@@ -45,8 +45,8 @@ def run_key(experiment: Experiment, seed: int, device: str, precision: str) -> s
 def study_records(name: str) -> dict[str, list[dict]]:
     """The recorded runs of a study, for each label in the order of the seeds.
 
-    Those of a label are from one platform, type of device and meaning of "auto": that which has
-    most of them.
+    All runs of a label are from one platform, a type of device and a meaning of "auto": the one
+    with most of them.
     """
     study, records = STUDIES[name], load_records("study")
     found = {}
@@ -139,7 +139,7 @@ def _backend(scheduler: str | None, jobs: int):
     if any(threads > 1 for threads in client.nthreads().values()):  # they share PyTorch's generator
         raise RuntimeError("each run needs its own process: dask worker --nthreads 1")
     try:
-        with parallel_config("dask", client=client):
+        with client, parallel_config("dask", client=client):
             yield
     except KilledWorker as error:
         raise RuntimeError(

@@ -51,19 +51,18 @@ def mean_interval(values: Sequence[float]) -> Interval:
     return mean(values), float(low), float(high)
 
 
-def difference(one: Sequence[float], other: Sequence[float], comparisons: int = 1) -> Interval:
+def difference(one: Sequence[float], other: Sequence[float]) -> Interval:
     """The difference of two means with its interval (Welch's t, unequal variances).
 
-    The interval is corrected for the number of `comparisons` (Bonferroni). It is infinite if a
-    sample has a single value.
+    The interval is infinite if a sample has a single value.
     """
     gain = mean(one) - mean(other)
     if min(len(one), len(other)) < 2:
         return gain, -math.inf, math.inf
     if len({*one}) == len({*other}) == 1:  # without variance, scipy's interval is undefined
         return gain, gain, gain
-    interval = ttest_ind(one, other, equal_var=False).confidence_interval(1 - 0.05 / comparisons)
-    return gain, float(interval.low), float(interval.high)
+    low, high = ttest_ind(one, other, equal_var=False).confidence_interval()
+    return gain, float(low), float(high)
 
 
 def resolution(deviation: float, seeds: int, comparisons: int = 1) -> float:
@@ -83,7 +82,7 @@ def proportion_interval(count: int, total: int) -> tuple[float, float]:
     return 100 * float(interval.low), 100 * float(interval.high)
 
 
-def sampling_error(accuracy: float, images: int = 10_000) -> float:
-    """Half of the 95 % interval of an accuracy in %, over other samples of so many images."""
+def sampling_error(accuracy: float) -> float:
+    """Half of the 95 % interval of an accuracy in %, over other samples of 10,000 images."""
     share = accuracy / 100
-    return 196 * math.sqrt(share * (1 - share) / images)
+    return 196 * math.sqrt(share * (1 - share) / 10_000)

@@ -12,13 +12,15 @@ from ..models import AugmentedNet, count_parameters
 # The recipes of the notebooks of 2021, in float32 as then.
 ORIGINAL = {
     "basic": Experiment(
-        *("basic", "BasicNet"),
+        "basic",
+        "BasicNet",
         normalized=False,
         optimizer_args={"lr": 0.05},
         precision="float32",
     ),
     "regularization": Experiment(
-        *("regularization", "RegularizedNet"),
+        "regularization",
+        "RegularizedNet",
         model_args={"dropout": 0.0},
         optimizer_args={"lr": 0.05},
         scheduler="StepLR",
@@ -26,7 +28,8 @@ ORIGINAL = {
         precision="float32",
     ),
     "augmentation": Experiment(
-        *("augmentation", "AugmentedNet"),
+        "augmentation",
+        "AugmentedNet",
         augmentation={"degrees": 7, "translate": (0.15, 0.15), "scale": (0.7, 1.3), "shear": 8},
         optimizer="SGD",
         optimizer_args={"lr": 0.015, "momentum": 0.9},
@@ -105,14 +108,8 @@ REPORTS = {
 # These select or explain: they use the validation split alone.
 STEP_2 = _vary(REGULARIZATION)
 STEP_3 = _vary(AUGMENTATION)
-# Step 2 with the optimizer and the scheduler of the original series.
-_ADAM = replace(
-    STEP_2,
-    optimizer="Adam",
-    optimizer_args={"lr": 0.01},
-    scheduler="StepLR",
-    scheduler_args={"step_size": 5, "gamma": 0.1},
-)
+# The recipe of the original series, with a lower learning rate.
+_ADAM = _vary(ORIGINAL["regularization"], optimizer_args={"lr": 0.01}, precision="auto")
 _DROPOUT = _vary(_ADAM, model_args={"dropout": 0.05})
 _ARCHITECTURE = replace(STEP_2, model="AugmentedNet", model_args={})
 _AVERAGING = replace(_ARCHITECTURE, ema_decay=AUGMENTATION.ema_decay)

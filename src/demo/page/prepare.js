@@ -116,17 +116,17 @@ function chooseParts(mask, ink, width, height) {
   return [labels.map(value => Number(value > 0 && chosen[value - 1])), Object.keys(reasons).filter(name => reasons[name])];
 }
 
-// Widen strokes that will be thinner than MNIST's: the network was trained on none like these. Their width is twice their area, divided
-// by the length of their outline. Returns the ink, larger on every side by what was added, and its width and height.
+// Widen strokes that would be thinner than MNIST's after scaling. Their width is twice their area, divided by the length of their
+// outline. Returns the ink with a margin of the added width, its width and its height.
 function widenStrokes(ink, width, height) {
-  const wide = width + 2, ends = pad(ink, width, height, 1, 0);
+  const wide = width + 2, mask = pad(ink.map(value => Number(value > PART)), width, height, 1, 0);
   let outline = 0;
   for (let y = 1; y < height + 2; y++)
     for (let x = 1; x < wide; x++) {
       const k = y * wide + x;
-      outline += Math.hypot(ends[k] - ends[k - wide], ends[k] - ends[k - 1]);
+      outline += Math.hypot(mask[k] - mask[k - wide], mask[k] - mask[k - 1]);
     }
-  const radius = roundHalfToEven((STROKE * Math.max(width, height) / 20 - 2 * sum(ink) / outline) / 2);
+  const radius = roundHalfToEven((STROKE * Math.max(width, height) / 20 - 2 * sum(mask) / outline) / 2);
   if (radius <= 0) return [ink, width, height];
   const size = [width + 2 * radius, height + 2 * radius];
   return [maximumFilter(pad(ink, width, height, radius, 0), ...size, 2 * radius + 1), ...size];
