@@ -201,8 +201,8 @@ function read() {
   if (paper.canvas && !paper.found) return showNothing("The picture shows no digit: its ink must stand out from its background.");
   const found = paper.found ?? readStrokes();
   if (!found) return showNothing("There is no ink yet: draw a digit, or pick a test image.");
-  const {pixels, box, size, place, doubts} = found;
-  show(pixels, `The ink, ${box.width}\u00a0×\u00a0${box.height} pixels, was scaled to ${size.width}\u00a0×\u00a0${size.height}, and placed at ` +
+  const {pixels, box, size, place, widened, doubts} = found;
+  show(pixels, `The ink, ${box.width}\u00a0×\u00a0${box.height} pixels, ${widened ? "had its thin strokes widened, " : ""}was scaled to ${size.width}\u00a0×\u00a0${size.height}, and placed at ` +
     `column ${place.left + 1}, row ${place.top + 1}, so that its centre of mass is in the middle.`, doubts);
 }
 

@@ -21,7 +21,8 @@ function normalizeInk(ink, width, height, doubts = []) {
   const box = findBox(ink, width, height);
   if (!box) return null;
   if (sum(ink) < THIN * Math.max(box.width, box.height) ** 2) doubts.push("very thin");
-  return {...normalizeSize(...widenStrokes(crop(ink, width, box), box.width, box.height)), box, doubts};
+  const [wide, ...size] = widenStrokes(crop(ink, width, box), box.width, box.height);
+  return {...normalizeSize(wide, ...size), widened: size[0] > box.width, box, doubts};
 }
 
 // Red, green and blue from 0 to 1, from `data` with red, green, blue and alpha from 0 to 255: each the mean of factor x factor
