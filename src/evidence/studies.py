@@ -156,15 +156,6 @@ SELECTION = {
         },
         "0.005",
     ),
-    "learning_rate_sgd": Study(
-        "Which learning rate of SGD is best in step 2?",
-        "learning rate of SGD with OneCycleLR, step 2",
-        _in_float32(
-            {f"{lr:g}": _vary(STEP_2, optimizer_args={"lr": lr}) for lr in (0.05, 0.1, 0.2, 0.4)}
-        ),
-        "0.2",
-        seeds=5,
-    ),
     "learning_rate_adam": Study(
         "Which learning rate of Adam with StepLR is best in step 2?",
         "learning rate of Adam with StepLR(5), step 2",
