@@ -42,13 +42,14 @@ def run_key(experiment: Experiment, seed: int, device: str, precision: str) -> s
     return record_key({"recipe": recipe, "seed": seed, "device": device, "fingerprint": layers})
 
 
-def study_records(name: str) -> dict[str, list[dict]]:
-    """The recorded runs of a study, for each label in the order of the seeds.
+def study_records(name: str, local: bool = False) -> dict[str, list[dict]]:
+    """The recorded runs of a study, for each label in the order of the seeds; or `local` ones, too.
 
     All runs of a label are from one platform, a type of device and a meaning of "auto": the one
     with most of them.
     """
     study, records = STUDIES[name], load_records("study")
+    records |= load_records("study", local=True) if local else {}
     found = {}
     for label in study.experiments:
         keys = [[run_key(*run, *platform) for run in study.runs(label)] for platform in PLATFORMS]
@@ -81,13 +82,11 @@ def missing(
 
 def progress_table(names: Iterable[str]) -> str:
     """How many runs of each study are recorded, here or in the evidence, and its question."""
-    recorded, lines = load_records("study") | load_records("study", local=True), []
+    lines = []
     for name in names:
-        runs = STUDIES[name].all_runs()
-        done = max(
-            sum(run_key(*run, *platform) in recorded for run in runs) for platform in PLATFORMS
-        )
-        lines.append(f"{name:28} {done:3} of {len(runs):3} runs   {STUDIES[name].question}")
+        done = sum(map(len, study_records(name, local=True).values()))
+        runs = len(STUDIES[name].all_runs())
+        lines.append(f"{name:28} {done:3} of {runs:3} runs   {STUDIES[name].question}")
     return "\n".join(lines)
 
 
