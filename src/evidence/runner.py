@@ -135,11 +135,13 @@ def _backend(scheduler: str | None, jobs: int):
         client = Client(scheduler, timeout=10, set_as_default=False)
     except (OSError, ValueError) as error:
         raise RuntimeError(f"no Dask scheduler answers at {scheduler!r}: {error}") from error
-    if any(threads > 1 for threads in client.nthreads().values()):  # they share PyTorch's generator
-        raise RuntimeError("each run needs its own process: dask worker --nthreads 1")
     try:
-        with client, parallel_config("dask", client=client):
-            yield
+        with client:
+            threads = client.nthreads().values()
+            if any(count > 1 for count in threads):  # they would share PyTorch's generator
+                raise RuntimeError("each run needs its own process: dask worker --nthreads 1")
+            with parallel_config("dask", client=client):
+                yield
     except KilledWorker as error:
         raise RuntimeError(
             f"a Dask worker died; run the command again to resume: {error}"
