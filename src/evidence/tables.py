@@ -117,7 +117,7 @@ def resolution_table() -> str:
         values = [v for v in accuracies(name).values() if len(v) > 1 and not math.isnan(v[0])]
         if not study.reference or not values:
             continue
-        seeds, count = min(map(len, values)), len(study.comparisons())
+        seeds, count = min(map(len, values)), len(differences(name))
         deviation = math.sqrt(mean(stdev(sample) ** 2 for sample in values))
         single, every = (statistics.resolution(deviation, seeds, n) for n in (1, count))
         rows.append([name, seeds, f"{deviation:.2f}", f"{single:.2f}", f"{every:.2f} for {count}"])
@@ -131,9 +131,8 @@ def results_table() -> str:
     for number, (step, experiment) in enumerate(STEPS.items(), 1):
         ours, original = (study_records(study)[step] for study in ("steps", "original"))
         tests, again = ([*map(statistics.last, statistics.trained(r))] for r in (ours, original))
-        note = (
-            "" if len(again) == len(original) else f" ({len(original) - len(again)} do not learn)"
-        )
+        count = len(original)
+        note = "" if len(again) == count else f" ({len(again)} of {count} train)"
         if TARGETS[step]:
             target, met = f"{TARGETS[step]:.2f} %", mean(tests) >= TARGETS[step]
         else:
@@ -147,11 +146,11 @@ def results_table() -> str:
                 f"{count_parameters(MODELS[experiment.model]()):,}",
                 f"{target}: {'met' if met else 'missed'}",
                 f"{REPORTED[step]:.2f}",
-                f"{format_mean(again)}{note}, {consistent} of {len(original)}",
+                f"{format_mean(again)}{note}; {consistent} of {count} consistent",
             ]
         )
     header = ["step", "test accuracy (%)", "consistent seeds", "parameters", "target"]
-    original = ["the original: reported", "reproduced, consistent seeds"]
+    original = ["the original: reported (%)", "reproduced (%)"]
     return markdown_table([*header, *original], rows)
 
 
