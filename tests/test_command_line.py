@@ -80,7 +80,7 @@ def test_an_error_without_a_message_is_named(cli, monkeypatch):
 
 def test_study_list(cli):
     done = cli("study", "--list")
-    assert done.status == 0 and "of  60 runs   Which dropout is best in step 2?" in done.out
+    assert done.status == 0 and "60 of  60 runs   What is an epoch worth?" in done.out
 
 
 @pytest.mark.parametrize(
