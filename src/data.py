@@ -58,8 +58,9 @@ def load_mnist(
     Images are float32 in [0, 1] of shape (N, 1, 28, 28), labels int64 of shape (N,), on `device`.
     With `split="test"` these are the 60,000 training and the 10,000 test images; with "fold 1" to
     "fold 6" five of the six folds of the training images, and the other one. "validation" is
-    "fold 6": the first 50,000 training images, and the last 10,000. `limit` takes the first images
-    of each only. Raises RuntimeError, in one line, if an archive is missing or damaged.
+    "fold 6": the first 50,000 training images, and the last 10,000. `SPLITS` holds the names.
+    `limit` takes the first images of each only. Raises RuntimeError, in one line, if an archive is
+    missing or damaged.
     """
     if split not in SPLITS:
         raise ValueError(f"unknown split {split!r}: choose one of {', '.join(SPLITS)}")

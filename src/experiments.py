@@ -53,8 +53,8 @@ class Interrupted(KeyboardInterrupt):
 class Experiment:
     """A whole recipe. With a seed, a run is reproducible bit for bit on one machine.
 
-    Each `…_args` is passed to the class named before it, from `models.MODELS`, `torch.optim` or
-    `torch.optim.lr_scheduler`. Raises RecipeError for an invalid value.
+    Each `…_args` is passed to the class named before it; `MODELS`, `OPTIMIZERS` and `SCHEDULERS`
+    hold the names. Raises RecipeError for an invalid value.
     """
 
     name: str

@@ -129,11 +129,11 @@ def curves(history: Sequence[Mapping], split: str = "test", target: float = 99.4
     shown = history[2:] or history  # the first two epochs may be below
     low = min(min(epoch["train_accuracy"], epoch["test_accuracy"]) for epoch in shown)
     bottom = max(0, math.floor(low))
-    accuracy.set(title="Accuracy", ylabel=f"%, above {bottom} %", ylim=(bottom, 100.05))
+    accuracy.set(title="Accuracy", ylabel="%", ylim=(bottom, 100.05))
     mark_target(accuracy, target)
     loss.legend(fontsize=9)
     rates = [epoch["learning_rate"] for epoch in history]
-    rate.step(epochs, rates, color=GREY, where="mid", marker="o", ms=3)
+    rate.plot(epochs, rates, "o", color=GREY, ms=4)
     logarithmic = min(rates) < 0.02 * max(rates)
     rate.set(yscale="log") if logarithmic else rate.set(ylim=(0, 1.2 * max(rates)))
     rate.set_title("Learning rate at the start of each epoch")

@@ -82,6 +82,8 @@ def _parse(page: str) -> tuple[str, dict, bytes, np.ndarray]:
 def layers_and_weights() -> tuple[list[dict], np.ndarray]:
     """The trained network as plain data: its layers, and all weights in their order, float32.
 
+    Only the layers of `AugmentedNet` are known, here and in `page/network.js`, which computes them.
+
     A convolution has its filters, then a factor and a shift for each channel: batch normalisation,
     which follows the ReLU. The linear layer has its matrix, then its bias.
     """

@@ -7,7 +7,7 @@ from statistics import mean
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, NullLocator
+from matplotlib.ticker import MaxNLocator, MultipleLocator, NullLocator
 
 from ..experiments import TARGET
 from ..plots import BLUE, GREY, RED, mark_target
@@ -35,15 +35,30 @@ def steps(accuracies: Mapping[str, Sequence[Sequence[float]]]) -> Figure:
             name = f"{label}: {values[:, -1].mean():.2f} % ({len(runs)} seeds)"
             axes.plot(epochs, values.mean(0), "o-", ms=4, color=colour, label=name)
         below += [label] if values[:, first - 1 :].max() < ENLARGED[0] else []
-    title = f"Every seed, above {ENLARGED[0]} %" + "".join(f"; {name} is below" for name in below)
+    title = "Last epochs of every seed" + "".join(f" ({name} is below)" for name in below)
     whole.set(title="Mean and range over the seeds", ylim=(96, 99.9))
     end.set(title=title, ylim=ENLARGED, xlim=(first - 0.2, count + 0.2))
-    whole.set_ylabel("test accuracy (%), above 96 %")
+    whole.set_ylabel("test accuracy (%)")
     for axes, start in ((whole, 1), (end, first)):
         axes.set(xlabel="epoch", xticks=range(start, count + 1))
         if axes.get_ylim()[1] > TARGET:
             mark_target(axes, TARGET)
     figure.legend(*whole.get_legend_handles_labels(), loc="outside upper center", ncols=3)
+    return figure
+
+
+def histogram(values: Sequence[float], label: str) -> Figure:
+    """How many of the values, accuracies in % of 10,000 images, lie in each hundredth."""
+    figure, axes = plt.subplots(figsize=(9.6, 3))
+    hundredths = np.rint(100 * np.array(values)).astype(int)
+    found, counts = np.unique(hundredths, return_counts=True)
+    axes.bar(found / 100, counts, 0.008, color=BLUE)
+    axes.axvline(TARGET, color=GREY, ls="--", lw=1.2)
+    style = {"color": GREY, "fontsize": 9, "ha": "center"}
+    axes.text(TARGET, 1.02, f"{TARGET} %", transform=axes.get_xaxis_transform(), **style)
+    axes.xaxis.set_major_locator(MultipleLocator(0.02))
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set(xlabel=label, ylabel="seeds")
     return figure
 
 
@@ -77,7 +92,7 @@ def study(
             style["mfc"] = BLUE if math.isfinite(low) else "none"
             right.errorbar(gain, rows.index(name), xerr=[[gain - low], [high - gain]], **style)
         right.axvline(0, color=GREY, lw=1.2)
-        right.set(xlabel=f"difference from {reference} (pp), 95 % interval")
+        right.set(xlabel=f"difference from {reference}\n(pp), 95 % interval")
     for axes in grid.flat:
         axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.grid(axis="y", visible=False)
@@ -114,7 +129,7 @@ def worth(
     means = [mean(values) for values in accuracies.values()]
     axes.plot(quantities, means, "-_", color=RED, ms=14, mew=2.5, label="ours, mean of the seeds")
     if claims:
-        axes.plot(*zip(*claims), "x", color="black", ms=6, mew=1.5, label="others, numbered below")
+        axes.plot(*zip(*claims), "x", color="black", ms=6, mew=1.5, label="others, as listed")
     for number, claim in enumerate(claims, 1):
         axes.annotate(
             str(number), claim, (5, 4), textcoords="offset points", fontsize=9, va="bottom"

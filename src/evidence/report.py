@@ -1,6 +1,7 @@
 """What is generated from the records: the tables in the READMEs, the pictures and the page.
 
-`TABLES` and `PICTURES` list it; `write` makes all of it, `check` says what does not agree.
+`TABLES` and `PICTURES` list it, every study included: a new one needs its section, with markers and
+picture, in `results/README.md`. `write` makes all of it, `check` says what does not agree.
 """
 
 import json
@@ -51,8 +52,9 @@ TABLES: dict[Path, dict[str, Callable[[], str]]] = {
 
 
 def _study_picture(study: str) -> list:
-    (split,) = {experiment.split for experiment in STUDIES[study].experiments.values()}
-    label = f"lowest of the last five epochs, {split} (%)"
+    splits = {experiment.split for experiment in STUDIES[study].experiments.values()}
+    split = splits.pop() if len(splits) == 1 else "the fold"
+    label = f"lowest of the last five epochs,\n{split} (%)"
     return [tables.accuracies(study), tables.differences(study), label, STUDIES[study].reference]
 
 
@@ -62,6 +64,11 @@ def _steps_picture() -> list:
         histories = statistics.trained(records)
         runs[f"step {number}"] = [[epoch["test_accuracy"] for epoch in run] for run in histories]
     return [runs]
+
+
+def _lowest_picture() -> list:
+    values = tables.accuracies("steps")["augmentation"]
+    return [values, "lowest of the last five epochs of step 3, test (%)"]
 
 
 def _epochs_picture() -> list:
@@ -79,6 +86,7 @@ def _parameters_picture() -> list:
 # For each picture in images/, without its ".png": the function that draws it, and its arguments.
 PICTURES: dict[str, tuple[Callable[..., Figure], Callable[[], list]]] = {
     "steps": (figures.steps, _steps_picture),
+    "lowest": (figures.histogram, _lowest_picture),
     "augmentation": (plots.curves, lambda: [seed1_record("augmentation")["history"]]),
     "parameters": (figures.worth, _parameters_picture),
     "epochs": (figures.worth, _epochs_picture),

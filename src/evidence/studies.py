@@ -1,11 +1,12 @@
 """The studies as data: each a question that several recipes answer, over several seeds.
 
-`REPORTS` are evaluated on the test set. `SELECTION` select or explain, on the validation split
-alone. `runner` runs them, `report` shows them.
+`REPORTS` are evaluated on the test set or on folds. `SELECTION` select or explain, on the
+validation split alone. `runner` runs them, `report` shows them.
 """
 
 from dataclasses import dataclass, field, replace
 
+from ..data import SPLITS
 from ..experiments import AUGMENTATION, BASIC, REGULARIZATION, STEPS, Experiment
 from ..models import AugmentedNet, count_parameters
 
@@ -77,7 +78,7 @@ def _vary(experiment: Experiment, **changes) -> Experiment:
     return replace(experiment, split="validation", **merged)
 
 
-# These report, on the test set.
+# These report, on the test set and on the folds of the training set.
 REPORTS = {
     "steps": Study(
         "What do the three steps reach?", "step", STEPS, more_seeds={"augmentation": 30}
@@ -90,6 +91,12 @@ REPORTS = {
         "precision of step 3",
         {name: replace(AUGMENTATION, precision=name) for name in ("bfloat16", "float32")},
         "float32",
+    ),
+    "folds": Study(
+        "What does step 3 reach on other images?",
+        "fold that is left out, step 3",
+        {fold: replace(AUGMENTATION, split=fold) for fold in list(SPLITS)[:6]},
+        seeds=5,
     ),
     "parameters": Study(
         "What is a parameter worth?",
@@ -110,7 +117,7 @@ STEP_2 = _vary(REGULARIZATION)
 STEP_3 = _vary(AUGMENTATION)
 # The recipe of the original series, with a lower learning rate.
 _ADAM = _vary(ORIGINAL["regularization"], optimizer_args={"lr": 0.01}, precision="auto")
-_DROPOUT = _vary(_ADAM, model_args={"dropout": 0.05})
+_NO_BATCH_NORM = _vary(REGULARIZATION, model_args={"batch_norm": False})
 _ARCHITECTURE = replace(STEP_2, model="AugmentedNet", model_args={})
 _AVERAGING = replace(_ARCHITECTURE, ema_decay=AUGMENTATION.ema_decay)
 
@@ -156,11 +163,33 @@ SELECTION = {
         },
         "0.005",
     ),
-    "learning_rate_adam": Study(
-        "Which learning rate of Adam with StepLR is best in step 2?",
-        "learning rate of Adam with StepLR(5), step 2",
-        {f"{lr:g}": _vary(_ADAM, optimizer_args={"lr": lr}) for lr in (0.005, 0.01, 0.02, 0.05)},
-        "0.01",
+    "learning_rate_regularization": Study(
+        "Which learning rate is best in step 2?",
+        "learning rate of SGD with OneCycleLR, step 2",
+        {
+            f"{lr:g}": _vary(REGULARIZATION, optimizer_args={"lr": lr})
+            for lr in (0.05, 0.1, 0.2, 0.4)
+        },
+        "0.2",
+        seeds=5,
+    ),
+    "parts": Study(
+        "What do batch normalisation, dropout and the scheduler contribute to step 2?",
+        "recipe",
+        {
+            "step 2": STEP_2,
+            "no batch normalisation": _NO_BATCH_NORM,
+            "no batch normalisation, learning rate 0.02": _vary(
+                _NO_BATCH_NORM, optimizer_args={"lr": 0.02}
+            ),
+            "no scheduler": replace(STEP_2, scheduler=None, scheduler_args={}),
+            **{
+                f"dropout {dropout}": _vary(REGULARIZATION, model_args={"dropout": dropout})
+                for dropout in (0.05, 0.1, 0.2)
+            },
+        },
+        "step 2",
+        seeds=5,
     ),
     "dropout": Study(
         "Which dropout is best with Adam and StepLR?",
@@ -177,20 +206,6 @@ SELECTION = {
         {f"{size}": _vary(_ADAM, scheduler_args={"step_size": size}) for size in (3, 5, 7, 9)},
         "5",
     ),
-    "parts": Study(
-        "What do batch normalisation, dropout and the scheduler contribute, with Adam?",
-        "recipe of step 2 with Adam and StepLR",
-        {
-            "all three": _DROPOUT,
-            "no batch normalisation": _vary(_DROPOUT, model_args={"batch_norm": False}),
-            "no dropout": _ADAM,
-            "no scheduler": replace(_DROPOUT, scheduler=None, scheduler_args={}),
-            "none": replace(
-                _vary(_ADAM, model_args={"batch_norm": False}), scheduler=None, scheduler_args={}
-            ),
-        },
-        "all three",
-    ),
     "ablation": Study(
         "What does each change from step 2 to step 3 contribute?",
         "recipe, each with the changes above it",
@@ -204,6 +219,21 @@ SELECTION = {
             "+ shear (step 3)": STEP_3,
         },
         "the row above",
+    ),
+    "leave_one_out": Study(
+        "What is each part of step 3 worth to the whole?",
+        "recipe",
+        {
+            "step 3": STEP_3,
+            "no averaging": replace(STEP_3, ema_decay=None),
+            "no rotation": _vary(STEP_3, augmentation={"degrees": 0}),
+            "no shift": _vary(STEP_3, augmentation={"translate": (0, 0)}),
+            "no scale": _vary(STEP_3, augmentation={"scale": (1, 1)}),
+            "no shear": _vary(STEP_3, augmentation={"shear": 0}),
+            "no weight decay": _vary(STEP_3, optimizer_args={"weight_decay": 0}),
+        },
+        "step 3",
+        seeds=5,
     ),
 }
 # The neighbours of step 3's recipe: each hyperparameter moved one step down and one step up.
