@@ -131,9 +131,7 @@ def add_runs(command: Callable) -> None:
     add = command(study, "run the missing runs of the studies, several at a time; resumes")
     add("name", nargs="*", help="studies to run (default: all; see --list)")
     add("--list", action="store_true", help="list the studies and how many runs are recorded")
-    add(
-        "--seeds", type=positive, help="run seeds 1 to SEEDS of every recipe (default: the study's)"
-    )
+    add("--seeds", type=positive, help="run seeds 1 to SEEDS of each recipe (default: all)")
     add("--jobs", type=positive, help="runs at a time (default: one per core; on a GPU, one)")
     add("--scheduler", metavar="ADDRESS", help="of a Dask cluster to run on: tcp://127.0.0.1:8786")
     add("--device", help=device)

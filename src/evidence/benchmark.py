@@ -89,11 +89,8 @@ def benchmark(
     of the images; any other one of all steps is recorded in `results/local/bench.json`.
     """
     picked, share = pick_device(device), 0.1 if quick else 1.0
-    fast = pick_precision(picked) == "bfloat16"
-    pipelines = [
-        USUAL,
-        *(name for name, precision in OURS.items() if precision == "float32" or fast),
-    ]
+    precisions = "float32", pick_precision(picked)
+    pipelines = [USUAL, *(name for name, used in OURS.items() if used in precisions)]
     seconds = {step: {name: [] for name in pipelines} for step in steps}
     todo = [(step, name) for step in steps for _ in range(turns) for name in pipelines]
     for step, name in tqdm(todo, unit="measurement"):

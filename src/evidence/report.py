@@ -66,11 +66,6 @@ def _steps_picture() -> list:
     return [runs]
 
 
-def _lowest_picture() -> list:
-    values = tables.accuracies("steps")["augmentation"]
-    return [values, "lowest of the last five epochs of step 3, test (%)"]
-
-
 def _epochs_picture() -> list:
     values = tables.accuracies("epochs")
     values = {label: lowest for label, lowest in values.items() if not math.isnan(lowest[0])}
@@ -86,7 +81,7 @@ def _parameters_picture() -> list:
 # For each picture in images/, without its ".png": the function that draws it, and its arguments.
 PICTURES: dict[str, tuple[Callable[..., Figure], Callable[[], list]]] = {
     "steps": (figures.steps, _steps_picture),
-    "lowest": (figures.histogram, _lowest_picture),
+    "lowest": (figures.lowest, lambda: [tables.accuracies("steps")["augmentation"]]),
     "augmentation": (plots.curves, lambda: [seed1_record("augmentation")["history"]]),
     "parameters": (figures.worth, _parameters_picture),
     "epochs": (figures.worth, _epochs_picture),
@@ -177,9 +172,8 @@ def check() -> list[str]:
             faults.append(f"images/{name}.png")
     if not page.is_current(page_numbers()):
         faults.append("docs/index.html")
-    faults = [
-        f"{fault} does not agree with the records: run python -m src report" for fault in faults
-    ]
+    fault = "does not agree with the records: run"
+    faults = [f"{name} {fault} python -m src report" for name in faults]
     for step in STEPS:
         cells = nbformat.read(notebook_path(step), as_version=4).cells
         outputs = [output for cell in cells for output in cell.get("outputs", [])]
@@ -193,8 +187,7 @@ def check() -> list[str]:
         recorded = _log_lines(tables.log(seed1_record(step)))
         same_log = recorded and _log_lines(shown) == recorded
         if not same_log or any(table not in shown for table in expected):
-            name = notebook_path(step).name
-            faults.append(f"{name} does not agree with the records: run it again, or make run")
+            faults.append(f"{notebook_path(step).name} {fault} it again, or make run")
     return faults
 
 

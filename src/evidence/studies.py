@@ -102,10 +102,8 @@ REPORTS = {
         "What is a parameter worth?",
         "parameters of step 3's network",
         {
-            f"{count_parameters(AugmentedNet(width)):,}": replace(
-                AUGMENTATION, model_args={"width": width} if width < 1 else {}
-            )
-            for width in (0.34, 0.5, 0.6, 0.7, 0.83, 1)
+            f"{count_parameters(AugmentedNet(**args)):,}": replace(AUGMENTATION, model_args=args)
+            for args in (*({"width": width} for width in (0.34, 0.5, 0.6, 0.7, 0.83)), {})
         },
         "7,946",
     ),
@@ -118,12 +116,9 @@ STEP_3 = _vary(AUGMENTATION)
 # The recipe of the original series, with a lower learning rate.
 _ADAM = _vary(ORIGINAL["regularization"], optimizer_args={"lr": 0.01}, precision="auto")
 _NO_BATCH_NORM = _vary(REGULARIZATION, model_args={"batch_norm": False})
+_COSINE = replace(_ADAM, scheduler="CosineAnnealingLR", scheduler_args={"T_max": 15})
 _ARCHITECTURE = replace(STEP_2, model="AugmentedNet", model_args={})
 _AVERAGING = replace(_ARCHITECTURE, ema_decay=AUGMENTATION.ema_decay)
-
-
-def _in_float32(experiments: dict[str, Experiment]) -> dict[str, Experiment]:
-    return {name: replace(recipe, precision="float32") for name, recipe in experiments.items()}
 
 
 def _augmented(*parts: str) -> Experiment:
@@ -138,19 +133,13 @@ SELECTION = {
     "scheduler": Study(
         "Which optimizer and scheduler are best in step 2?",
         "optimizer, its learning rate and scheduler, step 2",
-        _in_float32(
-            {
-                "Adam 0.01, StepLR(5)": _ADAM,
-                "Adam 0.01, StepLR(9)": _vary(_ADAM, scheduler_args={"step_size": 9}),
-                "Adam 0.01, CosineAnnealingLR": replace(
-                    _ADAM, scheduler="CosineAnnealingLR", scheduler_args={"T_max": 15}
-                ),
-                "Adam 0.02, OneCycleLR": replace(
-                    STEP_2, optimizer="Adam", optimizer_args={"lr": 0.02}
-                ),
-                "SGD 0.2, OneCycleLR (step 2)": STEP_2,
-            }
-        ),
+        {
+            "Adam 0.01, StepLR(5)": _ADAM,
+            "Adam 0.01, StepLR(9)": _vary(_ADAM, scheduler_args={"step_size": 9}),
+            "Adam 0.01, CosineAnnealingLR": _COSINE,
+            "Adam 0.02, OneCycleLR": replace(STEP_2, optimizer="Adam", optimizer_args={"lr": 0.02}),
+            "SGD 0.2, OneCycleLR (step 2)": STEP_2,
+        },
         "Adam 0.01, StepLR(5)",
         seeds=5,
     ),

@@ -99,9 +99,8 @@ def study_table(study: str) -> str:
     for label, records in study_records(study).items():
         good = statistics.trained(records)
         note = "" if len(good) == len(records) else f" ({len(good)} of {len(records)} seeds train)"
-        lowest, last = (
-            format_mean([*map(of, good)]) for of in (statistics.lowest, statistics.last)
-        )
+        lowest = format_mean([*map(statistics.lowest, good)])
+        last = format_mean([*map(statistics.last, good)])
         made = {(record["recipe"]["precision"], record["device_name"]) for record in records}
         rows.append([label, lowest + note, format_consistent(records), last + note])
         rows[-1].append("; ".join(", ".join(place) for place in sorted(made)))
@@ -163,9 +162,7 @@ def facts() -> str:
     stable = [statistics.first_stable_epoch(run) for run in histories]
     epoch = max(stable) if all(stable) else "–"
     rows.append(["step 3, epoch from which every seed stays at 99.40 % or above", epoch])
-    folds = accuracies("folds", statistics.last).values()
-    over_all = format_mean([*map(mean, zip(*folds, strict=True))])
-    rows.append(["step 3, all six folds, 60,000 images, last epoch (%)", over_all])
+    rows += _fold_facts()
     chain = accuracies("ablation")
     step3 = chain["+ shear (step 3)"]
     transforms = format_difference(*statistics.difference(step3, chain["+ averaging"]))
@@ -174,6 +171,19 @@ def facts() -> str:
     hours = sum(record["seconds"] * record["threads"] for record in records) / 3600
     rows.append(["recorded runs", f"{len(records)}, {hours:.0f} core-hours"])
     return markdown_table(["quantity", "value"], rows)
+
+
+def _fold_facts() -> list[list[str]]:
+    folds = [*accuracies("folds", statistics.last).values()]
+    every = [mean(values) for values in zip(*folds, strict=True)]  # of each seed
+    others = [record for row in [*study_records("folds").values()][:5] for record in row]
+    consistent = f"{sum(map(statistics.is_consistent, others))} of {len(others)}"
+    gain = mean(folds[5]) - mean(map(mean, folds[:5]))
+    return [
+        ["step 3, all six folds (60,000 images), last epoch (%)", format_mean(every)],
+        ["step 3, folds 1 to 5, consistent runs", consistent],
+        ["step 3, fold 6 minus the mean of folds 1 to 5, last epoch (pp)", f"{gain:+.2f}"],
+    ]
 
 
 def _step_facts(number: int, step: str) -> list[list[str]]:
