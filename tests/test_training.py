@@ -6,7 +6,6 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
-from torch.utils.data import DataLoader, TensorDataset
 
 from src.data import Loader, normalize
 from src.device import pick_precision
@@ -22,11 +21,11 @@ def adam(model):
     return torch.optim.Adam(model.parameters(), lr=0.01)
 
 
-def first(mnist, count, batch_size=128, **options):
+def first(mnist, count, batch_size=128):
     """Loaders of the first training images and of the first test images."""
     (images, labels), (test_images, test_labels) = mnist
-    options = {"generator": torch.Generator().manual_seed(1), **options}
-    train_loader = Loader(images[:count], labels[:count], batch_size, **options)
+    generator = torch.Generator().manual_seed(1)
+    train_loader = Loader(images[:count], labels[:count], batch_size, generator)
     return train_loader, Loader(test_images[:1000], test_labels[:1000])
 
 
@@ -50,18 +49,6 @@ def test_training_equals_the_plain_loop(mnist):
 
     torch.testing.assert_close(ours.state_dict(), plain.state_dict())
     assert loss == pytest.approx(sum(losses) / 4) and accuracy == pytest.approx(100 * correct / 512)
-
-
-def test_the_loops_take_an_ordinary_dataloader(mnist, capsys):
-    train_loader, test_loader = (
-        DataLoader(TensorDataset(normalize(images[:500]), labels[:500]), 100)
-        for images, labels in mnist
-    )
-    model = BasicNet()
-    train(model, CPU, train_loader, adam(model))
-    _, accuracy = evaluate(model, CPU, test_loader)
-    printed = capsys.readouterr().out
-    assert "5/5" in printed and f"({accuracy:.2f}%)" in printed.splitlines()[-1]
 
 
 def test_evaluation_equals_a_direct_count(mnist):
