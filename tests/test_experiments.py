@@ -136,6 +136,6 @@ def test_a_run_that_diverges_stops_at_once_and_is_recorded_as_failed(tiny):
 
 
 @pytest.mark.parametrize("seed", [1.5, "1", -1])
-def test_a_seed_that_is_not_a_non_negative_integer_is_refused(seed):
+def test_a_seed_that_is_not_a_non_negative_integer_is_refused(seed, smoke):
     with pytest.raises(ValueError, match="the seed must be a non-negative integer"):
         run(BASIC, seed)
