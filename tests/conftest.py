@@ -20,6 +20,15 @@ hypothesis.settings.register_profile("here", deadline=None, database=None)  # wr
 hypothesis.settings.load_profile("here")
 
 
+def history(*accuracies):
+    """The history of a run with these test accuracies in %."""
+    rest = {"learning_rate": 0.1, "train_accuracy": 99.0, "train_loss": 0.1, "test_loss": 0.1}
+    return [
+        {"epoch": epoch, "test_accuracy": accuracy, "seconds": 1.0, **rest}
+        for epoch, accuracy in enumerate(accuracies, 1)
+    ]
+
+
 @pytest.fixture(scope="session")
 def mnist():
     """The 60,000 training and 10,000 test images: ((images, labels), (images, labels))."""
@@ -35,6 +44,12 @@ def results(tmp_path, monkeypatch):
 
     monkeypatch.setattr(store, "RESULTS", tmp_path)
     return tmp_path
+
+
+@pytest.fixture
+def smoke(monkeypatch):
+    """Makes every run a smoke test: one epoch on 2,000 images, and nothing is recorded."""
+    monkeypatch.setenv("MNIST_REDUCED", "1")
 
 
 @pytest.fixture

@@ -1,33 +1,20 @@
 """Digits that are not MNIST's: of several fonts and hands, with the faults of people's pictures."""
 
 import io
-import math
 from pathlib import Path
 
 import matplotlib
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont, ImageOps
-from scipy import ndimage
+from PIL import Image, ImageDraw, ImageFont
+from scipy.ndimage import gaussian_filter as blurred
 
 FONTS = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
 
 
-def typed(digit, font):
-    image = Image.new("L", (160, 160), 255)
-    ImageDraw.Draw(image).text(
-        (80, 80),
-        str(digit),
-        font=ImageFont.truetype(str(FONTS / f"{font}.ttf"), 110),
-        fill=0,
-        anchor="mm",
-    )
-    return image
-
-
 def arc(x, y, width, height, start, end):
     """Points on an ellipse, in a square of side 1; angles in degrees, clockwise from the right."""
-    angles = [math.radians(start + (end - start) * step / 24) for step in range(25)]
-    return [(x + width * math.cos(angle), y + height * math.sin(angle)) for angle in angles]
+    angles = np.radians(np.linspace(start, end, 25))
+    return [*zip(x + width * np.cos(angles), y + height * np.sin(angles))]
 
 
 STROKES = [
@@ -44,206 +31,132 @@ STROKES = [
 ]
 
 
-def drawn(digit, width, slant=0.0, tremor=0.0):
-    """A digit drawn with a pen of this width, in pixels of 160, leaning to the right, shaky."""
-    image, random = Image.new("L", (160, 160), 255), np.random.default_rng(digit)
-    draw = ImageDraw.Draw(image)
-    for stroke in STROKES[digit]:
-        points = [
-            (
-                30 + 100 * (x + slant * (0.5 - y)) + random.normal(0, tremor),
-                20 + 120 * y + random.normal(0, tremor),
-            )
-            for x, y in stroke
-        ]
-        draw.line(points, fill=0, width=width, joint="curve")
-        for x, y in (points[0], points[-1]):
-            draw.ellipse((x - width / 2, y - width / 2, x + width / 2, y + width / 2), fill=0)
-    return image
-
-
-def photo(image):
-    """Unevenly lit, grey paper, noise, and JPEG's artefacts."""
-    grey = np.asarray(ImageOps.expand(image, 60, 255).resize((700, 700)), dtype=float)
-    y, x = np.mgrid[0:700, 0:700] / 700
-    light = (90 + 0.35 * grey) * (0.6 + 0.5 * x - 0.2 * y) + np.random.default_rng(1).normal(
-        0, 4, grey.shape
-    )
-    file = io.BytesIO()
-    Image.fromarray(np.uint8(light.clip(0, 255))).save(file, "JPEG", quality=70)
-    return Image.open(file)
-
-
-def strokes_in(digit, size, width, seed=0, side=0.5):
+def strokes_in(digit, seed, size, pen, side):
     """The ink of a digit, from 0 to 1, in a square of `size` pixels; it takes up `side` of it.
 
-    The pen is `width` pixels wide. Place, slant and the hand's tremor depend on the seed.
+    The pen is `pen` pixels wide. Place, slant and the hand's tremor depend on the seed.
     """
     random, factor = np.random.default_rng(100 * digit + seed), max(1, round(600 / size))
-    full, pen, slant = size * factor, width * factor, random.uniform(-0.1, 0.25)
-    left, top = (
-        random.uniform(0.1, max(0.11, 0.85 - 0.85 * side)),
-        random.uniform(0.08, 0.92 - side),
-    )
+    full, radius, slant = size * factor, pen * factor / 2, random.uniform(-0.1, 0.25)
+    corner = random.uniform(0.1, (max(0.11, 0.85 - 0.85 * side), max(0.11, 0.92 - side)))
     image = Image.new("L", (full, full))
     draw = ImageDraw.Draw(image)
     for stroke in STROKES[digit]:
-        points = [
-            (
-                full * (left + side * 0.8 * (x + slant * (0.5 - y)) + random.normal(0, 0.004)),
-                full * (top + side * y + random.normal(0, 0.004)),
-            )
-            for x, y in stroke
-        ]
-        draw.line(points, fill=255, width=max(1, round(pen)), joint="curve")
-        for x, y in (points[0], points[-1]):
-            draw.ellipse((x - pen / 2, y - pen / 2, x + pen / 2, y + pen / 2), fill=255)
+        points = np.array(stroke) * (0.8, 1)
+        points[:, 0] += 0.8 * slant * (0.5 - points[:, 1])
+        points = full * (corner + side * points + random.normal(0, 0.004, points.shape))
+        draw.line([*map(tuple, points)], 255, max(1, round(2 * radius)), "curve")
+        for x, y in points[[0, -1]]:
+            draw.ellipse((x - radius, y - radius, x + radius, y + radius), 255)
     return np.asarray(image.reduce(factor)) / 255
 
 
-def picture(values, noise=0.0, seed=0):
-    """Grey values from 0 to 255, with noise and JPEG's artefacts unless `noise` is 0."""
-    values = values + np.random.default_rng(seed).normal(0, noise, values.shape)
-    image = Image.fromarray(np.uint8(values.clip(0, 255).round()))
-    if not noise:
-        return image
-    file = io.BytesIO()
-    image.save(file, "JPEG", quality=75)
-    return Image.open(file)
+def picture(grey=lambda ink, x, y, seed: 255 - 255 * ink, noise=0, size=400, pen=12, side=0.6):
+    """A function of a digit and a seed that draws: its image has these grey values, or colours.
 
+    `grey` makes them from the ink, at places from 0 to 1. With noise come JPEG's artefacts.
+    """
 
-def clean(size, pen, side=0.6):
-    return lambda digit, seed: picture(255 - 255 * strokes_in(digit, size, pen, seed, side))
-
-
-def on_paper(level, contrast, light=lambda x, y, seed: 1, noise=4, pen=11, side=0.45):
-    """Ink on paper of this level, under a light that depends on x and y, from 0 to 1."""
-
-    def draw(digit, seed):
-        y, x = np.mgrid[0:400, 0:400] / 400
-        ink = strokes_in(digit, 400, pen, seed, side)
-        return picture(level * (1 - contrast * ink) * light(x, y, seed), noise, seed)
+    def draw(digit, seed=0):
+        ink = strokes_in(digit, seed, size, pen, side)
+        y, x = np.indices(ink.shape) / size
+        values = grey(ink, x, y, seed)
+        if values.dtype != np.float64:  # deep: as it is
+            return Image.fromarray(values)
+        values = values + np.random.default_rng(seed).normal(0, noise, values.shape)
+        image = Image.fromarray(np.uint8(values.clip(0, 255).round()))
+        if not noise:
+            return image
+        file = io.BytesIO()
+        image.save(file, "JPEG", quality=75)
+        return Image.open(file)
 
     return draw
 
 
-def step(distance, width=0.02):
+def typed(font):
+    def draw(digit, seed=0):
+        image, face = Image.new("L", (160, 160), 255), ImageFont.truetype(FONTS / font, 110)
+        ImageDraw.Draw(image).text((80, 80), str(digit), 0, face, "mm")
+        return image
+
+    return draw
+
+
+def step(distance):
     """From 0, far on the negative side, to 1."""
-    return 1 / (1 + np.exp(-distance / width))
+    return 1 / (1 + np.exp(-distance / 0.02))
 
 
-def frame(digit, seed, gap=0):
-    image = clean(400, 12)(digit, seed)
-    box = (gap, gap, 399 - gap, 399 - gap)
-    ImageDraw.Draw(image).rectangle(box, outline=0, width=2 + 2 * seed)
-    return image
+def blots(ink, seed, size):
+    """Noise with blots of this size in pixels."""
+    return blurred(np.random.default_rng(seed).normal(size=ink.shape), size)
 
 
-def sheet(digit, seed):
-    """A grey sheet on a white page."""
-    page, start, size = (
-        np.full((400, 400), 255.0),
-        (40, 70, 60)[seed % 3],
-        (220, 260, 300)[seed % 3],
-    )
-    ink = strokes_in(digit, size, 7, seed, 0.6)
-    page[start : start + size, start - 30 : start - 30 + size] = 185 * (1 - 0.7 * ink)
-    return picture(page, 2, seed)
+def rows(ink):
+    """The first and the last row with ink."""
+    return ink.max(axis=1).nonzero()[0][[0, -1]]
 
 
-def bleed_through(digit, seed):
-    back = strokes_in((digit + 3) % 10, 400, 12, seed + 7)[:, ::-1]
-    back = ndimage.gaussian_filter(back, 3)
-    return picture(210 * (1 - 0.7 * strokes_in(digit, 400, 12, seed)) * (1 - 0.16 * back), 3, seed)
+def framed(ink, x, y, seed):
+    """A frame around the picture or, with an odd seed, a little inside it."""
+    distance = 400 * np.minimum(np.minimum(x, y), 1 - 1 / 400 - np.maximum(x, y))
+    gap = seed % 2 * 5
+    return 255 * (1 - ink) * ((distance < gap) | (distance >= gap + 2 + 2 * seed))
 
 
-def specks(digit, seed):
-    image, random = clean(400, 12)(digit, seed), np.random.default_rng(seed)
-    for x, y, size in random.uniform((0, 0, 1), (400, 400, 4), (15, 3)):
-        ImageDraw.Draw(image).ellipse((x, y, x + size, y + size), fill=40)
-    return image
-
-
-def dashes(digit, seed):
-    ink = strokes_in(digit, 300, 9, seed)
-    gaps = ndimage.gaussian_filter(np.random.default_rng(seed).normal(size=ink.shape), 3) > 0.09
-    return picture(255 - 255 * ink * ~gaps)
-
-
-def two_parts(digit, seed):
-    ink = strokes_in(digit, 400, 12, seed)
-    middle = int(ink.max(axis=1).nonzero()[0].mean())
-    ink[middle - 4 : middle + 4] = 0
-    return picture(255 - 255 * ink)
-
-
-def cut_off(digit, seed):
-    ink = strokes_in(digit, 400, 24, seed, 0.8)
-    end = ink.max(axis=1).nonzero()[0][-1]
-    return picture(255 - 255 * ink[: end - 5])
+def on_paper(light=lambda x, y, seed: 1, level=190, contrast=0.75, **options):
+    """Ink on paper of this grey level, under a light that depends on the place."""
+    grey = lambda ink, x, y, seed: level * (1 - contrast * ink) * light(x, y, seed)
+    return picture(grey, noise=4, **options)
 
 
 def coloured(paper, pen):
-    def draw(digit, seed):
-        ink = strokes_in(digit, 300, 12, seed)[..., None]
-        return Image.fromarray(np.uint8(np.array(paper) * (1 - ink) + np.array(pen) * ink))
-
-    return draw
-
-
-def deep(kind, scale):
-    """Sixteen bits or floating point."""
-    return lambda digit, seed: Image.fromarray(
-        kind(scale - scale * strokes_in(digit, 300, 10, seed))
-    )
-
-
-def transparent(digit, seed):
-    colour = [(20, 30, 160), (255, 255, 255), (255, 255, 0)][seed % 3]
-    image = Image.new("RGBA", (600, 600), (*colour, 0))
-    image.putalpha(Image.fromarray(np.uint8(255 * strokes_in(digit, 600, 20, seed))))
-    return image
+    return picture(lambda ink, *_: ink[..., None] * pen + (1 - ink[..., None]) * paper, size=300)
 
 
 def mode(name):
-    return lambda digit, seed: clean(200, 10)(digit, seed).convert("RGB").convert(name)
+    return lambda digit, seed: clean(digit, seed).convert("RGB").convert(name)
 
+
+clean = picture()
 
 # Each kind of fault that people's pictures have: a function of the digit and a seed.
 KINDS = {
-    **{f"pen of {pen / 10:g} %": clean(1000, pen, 0.5) for pen in (3, 5, 10, 50, 120)},
-    **{
-        f"{size} pixels": clean(size, 0.07 * size, 0.75) for size in (10, 14, 20, 28, 60, 300, 1200)
-    },
-    "frame": frame,
-    "frame inside": lambda digit, seed: frame(digit, seed, 5),
-    "edge of the sheet": on_paper(
-        190, 0.7, lambda x, y, s: 0.3 + 0.7 * (x + 0.08 * y > 0.06 + 0.02 * s)
+    **{f"font {name}": typed(f"DejaVu{name}.ttf") for name in ("Sans-Bold", "Serif")},
+    **{f"pen of {pen / 10:g} %": picture(size=1000, pen=pen, side=0.5) for pen in (3, 10, 120)},
+    **{f"{n} pixels": picture(size=n, pen=0.07 * n, side=0.75) for n in (10, 28, 1200)},
+    **{f"mode {name}": mode(name) for name in ("1", "P", "CMYK")},
+    "rotated": lambda digit, seed: clean(digit, seed).rotate(8, fillcolor=255),
+    "inverted": picture(lambda ink, *_: 255 * ink),
+    "frame": picture(framed),
+    "edge of the sheet": on_paper(lambda x, y, s: 0.3 + 0.7 * (x + 0.08 * y > 0.06 + 0.02 * s)),
+    "dark corners": on_paper(lambda x, y, _: 1 - 1.2 * ((x - 0.5) ** 2 + (y - 0.5) ** 2)),
+    "paper of two tones": on_paper(lambda x, y, s: 0.65 + 0.35 * step(y - 0.4 - 0.1 * s)),
+    "shadow of a hand": on_paper(lambda x, y, _: 0.6 + 0.4 * step(np.hypot(x, y - 1) - 0.6)),
+    "ruled paper": on_paper(lambda x, y, _: 1 - 0.2 * (np.round(400 * y) % 60 == 40)),
+    "chalk": on_paper(lambda x, y, _: 0.7 + 0.5 * x - 0.2 * y, 60, -2.5),
+    "pencil": on_paper(contrast=0.16, pen=5),
+    "low contrast": picture(lambda ink, *_: 140 - 21 * ink),
+    "bleed-through": picture(lambda ink, *_: 210 - 147 * ink - 34 * blurred(ink[:, ::-1], 3)),
+    "specks": picture(lambda ink, x, y, seed: 255 * (1 - ink) * (blots(ink, seed, 1) < 1)),
+    "dashes": picture(lambda ink, x, y, seed: 255 - 255 * ink * (blots(ink, seed, 3) < 0.09)),
+    "two parts": picture(
+        lambda ink, x, y, _: 255 - 255 * ink * (abs(400 * y - rows(ink).mean()) > 4)
     ),
-    "shadow along the border": on_paper(200, 0.7, lambda x, y, s: 0.4 + 0.6 * step(x - 0.08)),
-    "dark corners": on_paper(200, 0.6, lambda x, y, s: 1 - 1.2 * ((x - 0.5) ** 2 + (y - 0.5) ** 2)),
-    "paper of two tones": on_paper(
-        190, 0.75, lambda x, y, s: 0.65 + 0.35 * step(y - 0.4 - 0.1 * s)
-    ),
-    "shadow of a hand": on_paper(
-        190, 0.75, lambda x, y, s: 0.6 + 0.4 * step(np.hypot(x - [1, 0, 0.9][s], y - 1) - 0.6)
-    ),
-    "grey sheet on a white page": sheet,
-    "pencil": on_paper(205, 0.16, pen=5),
+    "cut off": picture(lambda ink, *_: 255 - 255 * ink[: rows(ink)[1] - 5], pen=24, side=0.8),
     "yellow on light blue": coloured((173, 216, 230), (250, 240, 60)),
     "red on green": coloured((120, 200, 120), (230, 110, 110)),
-    "bleed-through": bleed_through,
-    "specks": specks,
-    "ruled paper": on_paper(230, 0.8, lambda x, y, s: 1 - 0.2 * (np.round(400 * y) % 60 == 40), 3),
-    "chalk": on_paper(60, -2.5, lambda x, y, s: 0.7 + 0.5 * x - 0.2 * y, 6, 14),
-    "dashes": dashes,
-    "two parts": two_parts,
-    "cut off": cut_off,
-    "low contrast": on_paper(140, 0.15, noise=0),
-    "inverted": lambda digit, seed: ImageOps.invert(clean(300, 3 + 10 * seed)(digit, seed)),
-    "sixteen bits": deep(np.uint16, 65535),
-    "twelve of sixteen bits": deep(np.uint16, 4095),
-    "floating point": deep(np.float32, 1),
-    "transparent": transparent,
-    **{f"mode {name}": mode(name) for name in ("1", "P", "CMYK")},
+    "transparent": coloured((20, 30, 160, 0), (20, 30, 160, 255)),
+    "white on transparent": coloured((255, 255, 255, 0), (255, 255, 255, 255)),
+    "sixteen bits": picture(lambda ink, *_: np.uint16(65535 - 65535 * ink)),
+    "twelve of sixteen bits": picture(lambda ink, *_: np.uint16(4095 - 4095 * ink)),
+    "floating point": picture(lambda ink, *_: np.float32(1 - ink)),
 }
+
+
+def save(image, folder, name="digit"):
+    """Save an image in a format that has its mode; returns the path."""
+    path = folder / f"{name}.{'tiff' if image.mode in ('I', 'F', 'CMYK') else 'png'}"
+    image.save(path, **{} if path.suffix == ".tiff" else {"compress_level": 1})
+    return path

@@ -5,22 +5,11 @@ import pickle
 from copy import deepcopy
 from dataclasses import asdict, replace
 
-import numpy as np
 import pytest
 import torch
 
 from src.evidence import report
-from src.experiments import (
-    AUGMENTATION,
-    BASIC,
-    OPTIMIZERS,
-    REGULARIZATION,
-    SCHEDULERS,
-    STEPS,
-    RecipeError,
-    prepare,
-    run,
-)
+from src.experiments import AUGMENTATION, BASIC, OPTIMIZERS, REGULARIZATION, STEPS, RecipeError, run
 from src.models import MODELS, count_parameters
 from src.store import load_records, record_key
 
@@ -44,12 +33,11 @@ def test_a_run_is_one_record(tiny):
 
 def test_only_publishing_changes_tracked_files(tiny, results, monkeypatch):
     monkeypatch.setitem(STEPS, "basic", tiny)
-    for recipe, seed in ((tiny, 2), (replace(tiny, batch_size=256), 1), (tiny, 1)):
+    other = replace(tiny, batch_size=256)
+    for recipe, seed, weights in ((tiny, 2, []), (other, 1, []), (tiny, 1, ["basic.pt"])):
         run(recipe, seed, progress=False)
-        assert [path.name for path in results.iterdir() if not path.name.startswith(".")] == [
-            "local"
-        ]
-    assert [path.name for path in (results / "local").glob("*.pt")] == ["basic.pt"]
+        assert {path.name for path in results.iterdir()} <= {"local", ".lock", ".checkpoints"}
+        assert [path.name for path in (results / "local").glob("*.pt")] == weights
     report.publish()  # what make run does at its end: the unchanged step with seed 1
     assert [record["seed"] for record in load_records("runs").values()] == [1]
     assert (results / "basic.pt").exists() and not list((results / "local").glob("*.pt"))
@@ -69,91 +57,57 @@ def test_runs_in_another_precision_or_of_a_changed_model_are_other_runs(tiny, mo
     assert len(load_records("runs", local=True)) == 3
 
 
-def test_a_smoke_test_saves_nothing_and_says_that_it_is_one(results, monkeypatch, capsys):
-    monkeypatch.setenv("MNIST_REDUCED", "1")
+def test_a_smoke_test_saves_nothing_and_says_that_it_is_one(smoke, results, capsys):
     run(BASIC)
     assert not any(path.is_file() for path in results.rglob("*"))
     assert capsys.readouterr().out.startswith("Smoke test: 2,000 images, and nothing is recorded.")
 
 
-@pytest.mark.parametrize("step, limit", [*zip(STEPS, (10_578, 9_999, 7_999), strict=True)])
-def test_steps_are_within_the_limits(step, limit):
+@pytest.mark.parametrize(
+    "step, parameters", [("basic", 10_578), ("regularization", 8_178), ("augmentation", 7_946)]
+)
+def test_steps_are_within_the_limits(step, parameters):
     experiment = STEPS[step]
     assert experiment.epochs <= 15 and experiment.split == "test"
-    assert count_parameters(MODELS[experiment.model](**experiment.model_args)) <= limit
-
-
-REQUIRED = {
-    "StepLR": {"step_size": 5},
-    "MultiStepLR": {"milestones": (5, 10)},
-    "ExponentialLR": {"gamma": 0.9},
-    "CosineAnnealingLR": {"T_max": 15},
-    "CosineAnnealingWarmRestarts": {"T_0": 5},
-    "CyclicLR": {"base_lr": 0.001, "max_lr": 0.01},
-}
+    model = MODELS[experiment.model](**experiment.model_args)
+    assert count_parameters(model) == parameters
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_every_optimizer_that_is_offered_trains(optimizer, monkeypatch):
-    monkeypatch.setenv("MNIST_REDUCED", "1")
+def test_every_optimizer_that_is_offered_trains(optimizer, smoke):
     recipe = replace(BASIC, optimizer=optimizer, optimizer_args={"lr": 0.001})
     _, made = run(recipe, progress=False)
     assert 1 < made["history"][0]["train_loss"] < 2.4  # guessing gives ln 10, 2.30
 
 
-@pytest.mark.parametrize("scheduler", SCHEDULERS)
-def test_every_scheduler_that_is_offered_can_be_built(scheduler, monkeypatch):
-    monkeypatch.setenv("MNIST_REDUCED", "1")
-    arguments = {"momentum": 0.9, "lr": 0.01}
-    recipe = replace(BASIC, optimizer="SGD", optimizer_args=arguments, scheduler=scheduler)
-    recipe = replace(recipe, scheduler_args=REQUIRED.get(scheduler, {}))
-    assert type(prepare(recipe, 1, "cpu").scheduler).__name__ == scheduler
-
-
 @pytest.mark.parametrize(
-    "fields, message",
+    "field, value, message",
     [
-        ({"model": "BasicNets"}, "unknown model 'BasicNets': choose one of BasicNet, Reg"),
-        ({"model_args": {"dropuot": 0.1}}, "unexpected keyword argument 'dropuot'"),
-        ({"model_args": {"dropout": 1.5}}, "between 0 and 1, but got 1.5"),
-        ({"optimizer": "adam"}, "unknown optimizer 'adam': choose one of SGD, Adam"),
-        ({"optimizer_args": {"learning_rate": 0.1}}, "optimizer_args={'learning_rate': 0.1}: "),
-        ({"optimizer_args": {"lr": -0.1}}, "optimizer_args={'lr': -0.1}: Invalid learning rate"),
-        ({"optimizer_args": {"lr": "fast"}}, "optimizer_args={'lr': 'fast'}: "),
-        (
-            {"optimizer_args": {"lr": np.float32(0.1)}},
-            "type float32 is not JSON serializable",
-        ),
-        (
-            {"optimizer_args": {"lr": torch.tensor(1.0)}},
-            "type Tensor is not JSON serializable",
-        ),
-        ({"scheduler": "LambdaLR"}, "unknown scheduler 'LambdaLR': choose one of StepLR"),
-        ({"scheduler_args": {"stepsize": 5}}, "unexpected keyword argument 'stepsize'"),
-        ({"augmentation": {"degree": 7}}, "unexpected keyword argument 'degree'"),
-        ({"augmentation": {"degrees": "ten"}}, "could not convert string to float: 'ten'"),
-        ({"augmentation": {"scale": 0.9}}, "scale should be a sequence of length 2"),
-        ({"augmentation": {"scale": (-1, 1)}}, "scale values should be positive"),
-        ({"augmentation": {"interpolation": "linear"}}, "'linear' is not a valid Interpolation"),
-        ({"epochs": 0}, "must be positive integers, got {'epochs': 0, 'batch_size': 128}"),
-        ({"epochs": 1.5}, "must be positive integers, got {'epochs': 1.5, "),
-        (
-            {"batch_size": "128"},
-            "integers, got {'epochs': 15, 'batch_size': '128'",
-        ),
-        ({"normalized": "no"}, "normalized must be True or False, got 'no'"),
-        ({"ema_decay": 1}, "ema_decay must be None or in (0, 1), got 1"),
-        ({"split": "train"}, "split='train': unknown split 'train': choose one of fold 1"),
-        ({"precision": "half"}, "precision='half': unknown precision 'half': choose 'auto'"),
+        ("model", "BasicNets", "unknown model 'BasicNets': choose one of BasicNet, Reg"),
+        ("model_args", {"dropuot": 0.1}, "unexpected keyword argument 'dropuot'"),
+        ("model_args", {"dropout": 1.5}, "model_args={'dropout': 1.5}: dropout probability "),
+        ("optimizer", "adam", "unknown optimizer 'adam': choose one of SGD, Adam"),
+        ("optimizer_args", {"lr": -0.1}, "optimizer_args={'lr': -0.1}: Invalid learning rate"),
+        ("optimizer_args", {"lr": "fast"}, "optimizer_args={'lr': 'fast'}: "),
+        ("optimizer_args", {"lr": torch.tensor(1.0)}, "type Tensor is not JSON serializable"),
+        ("scheduler", "LambdaLR", "unknown scheduler 'LambdaLR': choose one of StepLR"),
+        ("augmentation", {"degree": 7}, "unexpected keyword argument 'degree'"),
+        ("augmentation", {"scale": (-1, 1)}, "scale values should be positive"),
+        ("augmentation", {"scale": (1.1, 0.9)}, "scale must be a range that rises from above 0"),
+        ("augmentation", {"interpolation": "linear"}, "'linear' is not a valid Interpolation"),
+        ("epochs", 0, "must be positive integers, got {'epochs': 0, 'batch_size': 128}"),
+        ("batch_size", "128", "must be positive integers, got {'epochs': 15, 'batch_size': '128'}"),
+        ("normalized", "no", "normalized must be True or False, got 'no'"),
+        ("ema_decay", 1, "ema_decay must be None or in (0, 1), got 1"),
+        ("split", "train", "split='train': unknown split 'train': choose one of fold 1"),
+        ("precision", "half", "precision='half': unknown precision 'half': choose 'auto'"),
     ],
 )
-def test_a_wrong_recipe_is_refused_in_one_line(fields, message, results, monkeypatch):
-    monkeypatch.setenv("MNIST_REDUCED", "1")
+def test_a_wrong_recipe_is_refused_in_one_line(field, value, message, smoke):
     with pytest.raises(RecipeError) as raised:
-        run(replace(REGULARIZATION, **fields), progress=False)
+        run(replace(REGULARIZATION, **{field: value}), progress=False)
     assert message in str(raised.value) and "\n" not in str(raised.value)
     assert raised.value._render_traceback_() == [f"RecipeError: {raised.value}"]  # in Jupyter
-    assert not any(path.is_file() for path in results.rglob("*"))
 
 
 def test_a_recipe_cannot_be_changed_and_is_the_same_however_it_is_written():
@@ -168,9 +122,8 @@ def test_a_recipe_cannot_be_changed_and_is_the_same_however_it_is_written():
     assert replace(BASIC, split="fold 6") == replace(BASIC, split="validation")
     one, other = (replace(BASIC, optimizer_args={"lr": rate}) for rate in (1, 1.0))
     rest = {"seed": 1, "device": "cpu", "fingerprint": "0"}
-    assert record_key({"recipe": asdict(one), **rest}) == record_key(
-        {"recipe": asdict(other), **rest}
-    )
+    key, same = (record_key({"recipe": asdict(recipe), **rest}) for recipe in (one, other))
+    assert key == same
 
 
 def test_a_run_that_diverges_stops_at_once_and_is_recorded_as_failed(tiny):
@@ -182,13 +135,7 @@ def test_a_run_that_diverges_stops_at_once_and_is_recorded_as_failed(tiny):
     assert "batch" in kept["failed"] and kept["history"] == []
 
 
-@pytest.mark.parametrize("seed", [1.5, "1", -1, None])
-def test_a_seed_that_is_not_a_non_negative_integer_is_refused(seed):
+@pytest.mark.parametrize("seed", [1.5, "1", -1])
+def test_a_seed_that_is_not_a_non_negative_integer_is_refused(seed, smoke):
     with pytest.raises(ValueError, match="the seed must be a non-negative integer"):
-        run(BASIC, seed, progress=False)
-
-
-def test_the_average_is_useful_after_one_epoch(tiny):
-    # Of 2,000 images: 32 batches in all. Seen: 75 to 89 % over ten seeds; guessing gives 10 %.
-    _, made = run(replace(AUGMENTATION, epochs=2), 1, "cpu", progress=False)
-    assert made["history"][-1]["test_accuracy"] > 50
+        run(BASIC, seed)

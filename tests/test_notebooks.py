@@ -1,10 +1,9 @@
 """The notebooks run wherever they are opened, hold the package's recipes, and are one clean run."""
 
-import os
+import asyncio
 import re
 import shutil
 import subprocess
-import sys
 
 import nbformat
 import pytest
@@ -42,35 +41,31 @@ def git():
 PLACES = {"basic": "Notebooks", "regularization": ".", "augmentation": "src/evidence"}
 
 
-def test_smoke_tests_execute_every_cell_from_anywhere_and_change_no_file(tmp_path):
-    before, processes = tree(), {}
+async def execute(notebook, folder, **options):
+    """Run a notebook in a folder; returns the outputs of its cells."""
+    resources = {"metadata": {"path": str(folder)}}
+    client = NotebookClient(notebook, kernel_name="python3", resources=resources, **options)
+    await client.async_execute()
+    return [output for cell in notebook.cells for output in cell.get("outputs", [])]
+
+
+def test_smoke_tests_execute_every_cell_from_anywhere_and_change_no_file(
+    tmp_path, smoke, monkeypatch
+):
     shutil.copytree(ROOT / "results", tmp_path / "results")  # the kernels' own, for checkpoints
-    for step, place in PLACES.items():
-        notebook = read(step)
-        for cell in notebook.cells:  # fewer images, as the runs of a smoke test have
+    monkeypatch.setenv("MNIST_RESULTS", str(tmp_path / "results"))
+    before, notebooks = tree(), {step: read(step) for step in PLACES}
+    notebooks["basic"].metadata.kernelspec = {"name": "my-env", "display_name": "mine"}
+    for notebook in notebooks.values():  # fewer images, as the runs of a smoke test have
+        for cell in notebook.cells:
             cell.source = cell.source.replace("load_mnist()", "load_mnist(limit=2000)")
             cell.source = cell.source.replace("(device=device)", "(device=device, limit=2000)")
-        if step == "basic":
-            notebook.metadata.kernelspec = {"name": "my-env", "display_name": "mine"}
-        (tmp_path / step).mkdir()
-        nbformat.write(notebook, tmp_path / step / "notebook.ipynb")
-        code = (
-            "import nbformat, sys; from nbclient import NotebookClient\n"
-            "notebook = nbformat.read(sys.argv[1], as_version=4)\n"
-            "client = NotebookClient(notebook, kernel_name='python3',\n"
-            "    resources={'metadata': {'path': sys.argv[2]}})\n"
-            "client.execute(); nbformat.write(notebook, sys.argv[1])"
-        )
-        words = [sys.executable, "-c", code, tmp_path / step / "notebook.ipynb", ROOT / place]
-        own = {"MNIST_REDUCED": "1", "MNIST_RESULTS": str(tmp_path / "results")}
-        processes[step] = subprocess.Popen(
-            words, env={**os.environ, **own}, stderr=subprocess.PIPE, encoding="utf-8"
-        )
-    for step, process in processes.items():
-        _, errors = process.communicate()
-        assert process.returncode == 0, errors[-3000:]
-        cells = nbformat.read(tmp_path / step / "notebook.ipynb", as_version=4).cells
-        outputs = [output for cell in cells for output in cell.get("outputs", [])]
+
+    async def execute_side_by_side():
+        folders = [ROOT / place for place in PLACES.values()]
+        return await asyncio.gather(*map(execute, notebooks.values(), folders))
+
+    for outputs in asyncio.run(execute_side_by_side()):
         printed = "".join(output.get("text", "") for output in outputs)
         assert "Smoke test: " in printed and "EPOCH: 1\n" in printed and "Test set: " in printed
     assert tree() == before
@@ -93,12 +88,12 @@ def test_the_committed_notebook_is_one_clean_run(step):
     outputs = [output for cell in cells for output in cell.outputs]
     assert not any(output.output_type == "error" for output in outputs)
     assert not any(output.get("name") == "stderr" for output in outputs)
-    assert not any("widget" in kind for output in outputs for kind in output.get("data", {}))
+    kinds = [kind for output in outputs for kind in output.get("data", {})]
+    assert not any("widget" in kind for kind in kinds) and kinds.count("image/png") >= 3
     printed = "".join(output.get("text", "") for output in outputs)
     epochs = re.findall(r"^EPOCH: (\d+)", printed, re.MULTILINE)
     assert epochs == [str(epoch) for epoch in range(1, 16)]
     assert "\r" not in printed and "Smoke test" not in printed
-    assert sum("image/png" in output.get("data", {}) for output in outputs) >= 3
     package = "\n".join(path.read_text(encoding="utf-8") for path in ROOT.glob("src/*.py"))
     for output in outputs:  # the source that is shown is that of the package
         shown = output.get("data", {}).get("text/markdown", "")
@@ -111,51 +106,35 @@ def test_the_committed_notebook_is_one_clean_run(step):
     assert notebook.metadata.kernelspec == kernel
 
 
-@pytest.mark.parametrize("step", STEPS)
-def test_links_resolve(step):
-    cells = read(step).cells
-    text = "".join(cell.source for cell in cells if cell.cell_type == "markdown")
-    for target in re.findall(r"\]\(([^)#\s]+)", text):
-        assert "https://" in target or (notebook_path(step).parent / target).exists(), target
-
-
 def run_set_up(folder, address="", then=""):
-    """Run the set-up cell alone, in a folder, with an address in its form; returns the outputs."""
+    """Run the set-up cell alone, with an address in its form; returns its output or error."""
     (cell,) = {source(step)[0] for step in STEPS}  # the same in all three
     filled = cell.replace('REPOSITORY = ""', f'REPOSITORY = "{address}"')
     cells = [nbformat.v4.new_code_cell(f"{filled}\n{then}")]
     notebook = nbformat.v4.new_notebook(cells=cells)
-    resources = {"metadata": {"path": folder}}
-    NotebookClient(
-        notebook, allow_errors=True, kernel_name="python3", resources=resources
-    ).execute()
-    return notebook.cells[0].outputs
-
-
-def errors(outputs):
-    return [output for output in outputs if output.output_type == "error"]
+    outputs = asyncio.run(execute(notebook, folder, allow_errors=True))
+    return [output for output in outputs if output.get("name") != "stderr"][-1]
 
 
 def test_set_up_without_a_repository_says_what_to_fill_in(tmp_path):
     subprocess.run(["git", "init", "--quiet", str(tmp_path / "wrong")], check=True)
     empty = (tmp_path / "wrong").as_uri()  # valid, but another repository
+    work = tmp_path / "work"
+    (work / "src").mkdir(parents=True)  # a foreign folder of that name
     for address in ("", "file:///nowhere", empty):
-        (tmp_path / "work").mkdir(exist_ok=True)
-        (tmp_path / "work" / "src").mkdir(exist_ok=True)  # a foreign folder of that name
-        (error,) = errors(run_set_up(tmp_path / "work", address))
+        error = run_set_up(work, address)
         assert error.ename == "SystemExit" and "enter this repository's address" in error.evalue
-        assert [path.name for path in (tmp_path / "work").iterdir()] == ["src"]
-    (tmp_path / "work" / "mnist-series").mkdir()  # a foreign folder is not touched
-    (error,) = errors(run_set_up(tmp_path / "work", empty))
+        assert [path.name for path in work.iterdir()] == ["src"]
+    (work / "mnist-series").mkdir()  # a foreign folder is not touched
+    error = run_set_up(work, empty)
     assert error.evalue.endswith("is another folder: rename it, and run the cell again.")
 
 
 def test_set_up_clones_from_the_address_in_the_form_once(tmp_path, git):
-    where = "print((root / KEY).resolve())"
+    expected = tmp_path / "mnist-series" / "src" / "evidence" / "studies.py"
     for address in (ROOT.as_uri(), "file:///nowhere"):  # the second time, the clone is there
-        outputs = run_set_up(tmp_path, address, where)
-        expected = tmp_path / "mnist-series" / "src" / "evidence" / "studies.py"
-        assert outputs[-1].text.strip().endswith(str(expected.resolve()))
+        output = run_set_up(tmp_path, address, "print((root / KEY).resolve())")
+        assert output.text.strip().endswith(str(expected.resolve()))
 
 
 @pytest.mark.parametrize("number, step", list(enumerate(STEPS, 1)))

@@ -6,11 +6,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
+from conftest import history
 from torch import nn
 
 from src import plots
 from src.evidence import figures
-from src.models import MODELS, AugmentedNet
+from src.models import MODELS
 
 
 @pytest.fixture(autouse=True)
@@ -19,69 +20,43 @@ def close():
     plt.close("all")
 
 
-def field_by_autograd(layers, image):
-    """Height and width of the part of the image that has a gradient from the middle output."""
-    image = image.clone().requires_grad_()
-    out = nn.Sequential(*layers)(image[None])
-    out[0, 0, out.shape[2] // 2, out.shape[3] // 2].backward()
-    rows, columns = image.grad[0].nonzero(as_tuple=True)
-    return [int(places.max() - places.min()) + 1 for places in (rows, columns)]
-
-
-SAME = {"same": nn.Conv2d(1, 4, 3, padding="same"), "stride": nn.Conv2d(4, 4, 5, stride=2)}
+SAME = [nn.Conv2d(1, 4, 3, padding="same"), nn.Conv2d(4, 4, 5, stride=2)]
 
 
 @pytest.mark.parametrize("name", [*MODELS, "padding"])
 def test_receptive_fields_are_those_of_autograd(name):
-    features = [*MODELS[name]().features][:8] if name in MODELS else SAME.values()
-    layers = {str(number): layer for number, layer in enumerate(features)}
-    figure = plots.receptive_fields(layers, torch.rand(1, 28, 28))
-    parts = [
-        part
-        for layer in layers.values()
-        for part in ([layer] if not isinstance(layer, nn.Sequential) else [layer[0]])
-    ]
-    parts = [copy.deepcopy(part) for part in parts]
-    for part in parts:  # positive weights: no gradient cancels
-        if isinstance(part, nn.Conv2d):
+    features = [*MODELS[name]().features][:8] if name in MODELS else SAME
+    axes = plots.receptive_fields(dict(enumerate(features)), torch.rand(1, 28, 28)).axes
+    image, maps = torch.rand(1, 1, 28, 28, requires_grad=True), None
+    for number, layer in enumerate(features):
+        part = copy.deepcopy(layer[0] if isinstance(layer, nn.Sequential) else layer)
+        if isinstance(part, nn.Conv2d):  # positive weights: no gradient cancels
             nn.init.ones_(part.weight)
-    # A maximum passes one gradient on, a mean all.
-    parts = [nn.AvgPool2d(2) if isinstance(part, nn.MaxPool2d) else part for part in parts]
-    for count, axes in enumerate(figure.axes, 1):
-        height, width = field_by_autograd(parts[:count], torch.rand(1, 28, 28))
-        assert axes.get_title() == f"{count - 1}\n{height} × {width}"
+        if isinstance(part, nn.MaxPool2d):  # a maximum passes one gradient on, a mean all
+            part = nn.AvgPool2d(2)
+        maps = part(image if maps is None else maps)
+        middle = maps[0, 0, maps.shape[2] // 2, maps.shape[3] // 2]
+        (gradient,) = torch.autograd.grad(middle, image, retain_graph=True)
+        height, width = (int(np.ptp(places)) + 1 for places in gradient[0, 0].numpy().nonzero())
+        assert axes[number].get_title() == f"{number}\n{height} × {width}"
+
+
+def drawn(axes):
+    """The heights of the lines in a diagram."""
+    return [[*line.get_ydata()] for line in axes.lines]
 
 
 def test_the_curves_say_where_their_axes_are_cut_off():
-    history = [
-        {
-            "epoch": epoch,
-            "learning_rate": 10.0**-epoch,
-            "train_loss": 1 / epoch,
-            "test_loss": 2 / epoch,
-            "train_accuracy": accuracy,
-            "test_accuracy": accuracy + 0.2,
-        }
-        for epoch, accuracy in enumerate([90, 98, 98.7, 99], 1)
+    run = [
+        {**epoch, "learning_rate": 10.0 ** -epoch["epoch"], "test_loss": 1 / epoch["epoch"]}
+        for epoch in history(90.2, 98.2, 98.9, 99.2)
     ]
-    loss, accuracy, rate = plots.curves(history, "validation").axes
-    assert [line.get_ydata().tolist() for line in loss.lines] == [
-        [1, 1 / 2, 1 / 3, 1 / 4],
-        [2, 1, 2 / 3, 1 / 2],
-    ]
-    assert [line.get_ydata().tolist() for line in accuracy.lines[:2]] == [
-        [90, 98, 98.7, 99],
-        [90.2, 98.2, 98.9, 99.2],
-    ]
+    loss, accuracy, rate = plots.curves(run, "validation").axes
+    assert drawn(loss) == [[0.1] * 4, [1, 1 / 2, 1 / 3, 1 / 4]]
+    assert drawn(accuracy)[:2] == [[99] * 4, [90.2, 98.2, 98.9, 99.2]]
     assert accuracy.get_ylabel() == "%, above 98 %" and accuracy.get_ylim()[0] == 98
-    assert (
-        rate.lines[0].get_ydata().tolist() == [0.1, 0.01, 0.001, 0.0001]
-        and rate.get_yscale() == "log"
-    )
-    assert (
-        plots.curves([{**epoch, "learning_rate": 0.1} for epoch in history]).axes[2].get_yscale()
-        == "linear"
-    )
+    assert drawn(rate) == [[0.1, 0.01, 0.001, 0.0001]] and rate.get_yscale() == "log"
+    assert plots.curves(history(98, 99)).axes[2].get_yscale() == "linear"
 
 
 def test_a_reliability_diagram_counts_by_hand():
@@ -90,11 +65,8 @@ def test_a_reliability_diagram_counts_by_hand():
     (axes,) = plots.reliability(confidences, correct).axes
     assert axes.lines[0].get_ydata() == pytest.approx([30, 53.5, 286 / 3])
     assert [bar.get_height() for bar in axes.patches] == pytest.approx([0, 50, 200 / 3])
-    assert [label.get_text() for label in axes.get_xticklabels()] == [
-        "30–40\n1",
-        "50–60\n2",
-        "90–100\n3",
-    ]
+    labels = [label.get_text() for label in axes.get_xticklabels()]
+    assert labels == ["30–40\n1", "50–60\n2", "90–100\n3"]
 
 
 def test_feature_maps_are_scaled_one_by_one():
@@ -102,59 +74,42 @@ def test_feature_maps_are_scaled_one_by_one():
     one, wide = plots.feature_maps({"a": first, "b": second}).axes
     assert one.get_title("left") == "a: 3 × 5 × 5" and wide.get_title("left") == "b: 20 × 4 × 4"
     for axes, row, column, channel in [(one, 1, 7, first[0, 1]), (wide, 6, 6, second[0, 17])]:
-        tile = axes.images[0].get_array()[
-            row : row + channel.shape[0], column : column + channel.shape[1]
-        ]
+        height, width = channel.shape
+        tile = axes.images[0].get_array()[row : row + height, column : column + width]
         expected = (channel - channel.min()) / (channel.max() - channel.min())
         assert np.abs(tile - expected.numpy()).max() < 1e-3
 
 
 def test_filters_are_drawn_above_their_maps():
-    model = AugmentedNet().eval()
-    weights, maps = model.features[0][0].weight, model.features[0](torch.rand(1, 1, 28, 28))[0]
-    axes = plots.filters(weights, maps).axes
-    assert np.array_equal(axes[3].images[0].get_array(), weights[3, 0].detach())
-    assert np.array_equal(axes[12 + 3].images[0].get_array(), maps[3].detach())
+    weights, maps = torch.rand(4, 1, 3, 3), torch.rand(4, 26, 26)
+    images = [axes.images[0].get_array() for axes in plots.filters(weights, maps).axes[:8]]
+    assert np.array_equal(images[3], weights[3, 0]) and np.array_equal(images[7], maps[3])
 
 
 def test_a_confusion_matrix_counts_by_hand():
     axes = plots.confusion(torch.tensor([7, 7, 7, 2]), torch.tensor([7, 1, 1, 2])).axes[0]
-    assert {(text.get_position(), text.get_text()) for text in axes.texts} == {
-        ((7, 7), "1"),
-        ((1, 7), "2"),
-        ((2, 2), "1"),
-    }
+    texts = {text.get_position(): text.get_text() for text in axes.texts}
+    assert texts == {(7, 7): "1", (1, 7): "2", (2, 2): "1"}
     assert axes.images[0].get_array()[7, 7] == 0
 
 
 def test_a_study_shows_every_seed_and_the_interval_of_each_difference():
     accuracies = {"a": [99.1, 99.2, 99.1], "b": [99.3, 99.3]}
-    left, right = figures.study(
-        accuracies, {"b": (0.17, 0.1, 0.24)}, "validation accuracy (%)", "a"
-    ).axes
+    differences = {"a": (0.1, -np.inf, np.inf), "b": (0.17, 0.1, 0.24)}
+    left, right = figures.study(accuracies, differences, "accuracy (%)", "a").axes
     dots = [collection.get_offsets().tolist() for collection in left.collections]
     assert [[accuracy for accuracy, _ in row] for row in dots] == list(accuracies.values())
     assert all(len({*map(tuple, row)}) == len(row) for row in dots)  # none hides another
-    (interval,) = right.collections
-    assert right.lines[0].get_markerfacecolor() != "none"
-    one_seed = {"a": (0.1, -np.inf, np.inf)}
-    assert (
-        figures.study({"a": [99.1]}, one_seed, "accuracy", "b")
-        .axes[1]
-        .lines[0]
-        .get_markerfacecolor()
-        == "none"
-    )
-    assert [point.tolist() for point in interval.get_segments()[0]] == [[0.1, 1], [0.24, 1]]
+    marks = [line.get_markerfacecolor() for line in right.lines if line.get_marker() == "s"]
+    assert marks == ["none", plots.BLUE]  # open without an interval
+    intervals = [bar.get_segments()[0].tolist() for bar in right.collections]
+    assert intervals[1] == [[0.1, 1], [0.24, 1]]
 
 
 def test_the_steps_over_their_seeds():
     runs = {"one": [[97, 98, 98.5], [97, 99, 98.7]], "two": [[99, 99.3, 99.5]] * 2}
     whole, end = figures.steps(runs).axes
-    assert [line.get_ydata().tolist() for line in whole.lines[:2]] == [
-        [97, 98.5, 98.6],
-        [99, 99.3, 99.5],
-    ]
+    assert drawn(whole)[:2] == [[97, 98.5, 98.6], [99, 99.3, 99.5]]
     assert "; one is below" in end.get_title() and "two" not in end.get_title()
     names = [text.get_text() for text in whole.figure.legends[0].get_texts()]
     assert names == ["one: 98.60 % (2 seeds)", "two: 99.50 % (2 seeds)"]
@@ -166,4 +121,4 @@ def test_what_a_parameter_is_worth_is_drawn_at_its_number():
     points = {tuple(point) for line in axes.lines for point in line.get_xydata().tolist()}
     expected = {(1048, 98.0), (1048, 98.2), (1048, 98.1), (7946, 99.5), (3762, 99.52)}
     assert expected <= points and [text.get_text() for text in axes.texts] == ["1", "99.4 %"]
-    figures.worth({"5": [99.0]}, "epochs", "validation accuracy (%)")
+    figures.worth({"5": [99.0]}, "epochs", "validation accuracy (%)")  # without others' results

@@ -3,15 +3,13 @@
 import math
 from statistics import mean, stdev
 
+import numpy as np
 import pytest
+from conftest import history
 from hypothesis import given, strategies
 from scipy.stats import beta, t, ttest_ind
 
 from src.evidence import statistics
-
-
-def history(*accuracies):
-    return [{"epoch": k, "test_accuracy": value} for k, value in enumerate(accuracies, 1)]
 
 
 def test_lowest_and_first_stable_epoch():
@@ -67,8 +65,6 @@ def test_a_proportion_has_the_exact_interval_of_clopper_and_pearson(count, other
 
 
 def test_the_resolution_is_the_difference_that_is_found_four_times_of_five():
-    import numpy as np
-
     random, shift = np.random.default_rng(1), statistics.resolution(0.05, 10)
     one, other = random.normal(0, 0.05, (2, 2000, 10))
     found = (ttest_ind(one + shift, other, axis=1, equal_var=False).pvalue < 0.05).mean()
