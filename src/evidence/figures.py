@@ -32,7 +32,7 @@ def steps(accuracies: Mapping[str, Sequence[Sequence[float]]]) -> Figure:
         whole.fill_between(epochs, values.min(0), values.max(0), **range_style)
         end.plot(epochs, values.T, color=colour, lw=0.9, alpha=0.5)
         for axes in (whole, end):
-            name = f"{label}: {values[:, -1].mean():.2f} % ({len(runs)} seeds)"
+            name = f"{label}: {mean(values[:, -1].tolist()):.2f} % ({len(runs)} seeds)"
             axes.plot(epochs, values.mean(0), "o-", ms=4, color=colour, label=name)
         below += [label] if values[:, first - 1 :].max() < ENLARGED[0] else []
     title = "Last epochs of every seed" + "".join(f" ({name} is below)" for name in below)
