@@ -83,14 +83,15 @@ def test_a_study_compares_with_its_reference(monkeypatch):
         assert found == pytest.approx(expected)
 
 
-def recorded(**changes):
+def recorded(seeds=None, **changes):
     """The lowest and the last accuracies of step 3 with these changes, from the file itself."""
     recipe = replace(AUGMENTATION, precision="bfloat16", **changes)
     wanted = json.loads(json.dumps({**asdict(recipe), "name": None}))
     with open(ROOT / "results" / "study.jsonl", encoding="utf-8") as lines:
         found = [record for line in lines if (record := json.loads(line))]
-    runs = [run["history"] for run in found if {**run["recipe"], "name": None} == wanted]
-    accuracies = [[epoch["test_accuracy"] for epoch in run] for run in runs]
+    runs = [run for run in found if {**run["recipe"], "name": None} == wanted]
+    runs = sorted(runs, key=lambda run: run["seed"])[:seeds]
+    accuracies = [[epoch["test_accuracy"] for epoch in run["history"]] for run in runs]
     return [min(values[-5:]) for values in accuracies], [values[-1] for values in accuracies]
 
 
@@ -101,13 +102,36 @@ def test_the_headline_is_found_by_another_way():
     assert expected in tables.results_table()
 
 
-@pytest.mark.parametrize("row, decay", [(1, None), (2, 0.998)])
-def test_the_chain_is_found_by_another_way(row, decay):
-    cells = tables.study_table("ablation").splitlines()[2 + row].split(" | ")
-    lowest, _ = recorded(split="validation", augmentation=None, ema_decay=decay)
-    consistent = sum(value >= 99.4 for value in lowest)
-    assert len(lowest) == 10 and cells[1] == f"{mean(lowest):.2f} ± {stdev(lowest):.2f}"
-    assert cells[3].startswith(f"{consistent} of 10 (")
+def test_the_chain_is_found_by_another_way():
+    parts = AUGMENTATION.augmentation
+    interpolation = {"interpolation": parts["interpolation"]}
+    chain = [{"augmentation": None, "ema_decay": None}, {"augmentation": None}]
+    for count in (1, 2, 3, 4):
+        chain.append({"augmentation": {**dict([*parts.items()][:count]), **interpolation}})
+    rows = tables.study_table("ablation").splitlines()[3:]  # below step 2
+    for changes, row in zip(chain, rows, strict=True):
+        lowest, last = recorded(split="validation", **changes)
+        consistent = sum(value >= 99.4 for value in lowest)
+        cells = row.split(" | ")
+        assert len(lowest) == 10 and cells[1] == f"{mean(lowest):.2f} ± {stdev(lowest):.2f}"
+        assert cells[3].startswith(f"{consistent} of 10 (")
+        assert cells[4] == f"{mean(last):.2f} ± {stdev(last):.2f}"
+
+
+def test_the_folds_are_found_by_another_way():
+    splits = [*(f"fold {number}" for number in range(1, 6)), "validation"]
+    folds = [recorded(seeds=5, split=split) for split in splits]
+    rows = tables.study_table("folds").splitlines()[2:]
+    for (lowest, last), row in zip(folds, rows, strict=True):
+        consistent = sum(value >= 99.4 for value in lowest)
+        cells = row.split(" | ")
+        assert len(lowest) == 5 and cells[1] == f"{mean(lowest):.2f} ± {stdev(lowest):.2f}"
+        assert cells[2].startswith(f"{consistent} of 5 (")
+        assert cells[3] == f"{mean(last):.2f} ± {stdev(last):.2f}"
+    images = [mean(values) for values in zip(*(last for _, last in folds), strict=True)]
+    facts = tables.facts()
+    assert f"last epoch (%) | {mean(images):.2f} ± {stdev(images):.2f} |" in facts
+    assert f"{sum(value >= 99.4 for lowest, _ in folds[:5] for value in lowest)} of 25" in facts
 
 
 def test_the_comments_beside_the_recipes_hold_what_was_measured():
