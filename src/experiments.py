@@ -103,7 +103,7 @@ REGULARIZATION = Experiment(
     scheduler="OneCycleLR",
     scheduler_args={"pct_start": 0.15, "anneal_strategy": "linear", "cycle_momentum": False},
 )
-# 99.54 ± 0.05 %, 43 of 44 seeds consistent
+# 99.55 ± 0.05 %, 99 of 100 seeds consistent
 AUGMENTATION = replace(
     REGULARIZATION,  # with the same optimizer and scheduler
     name="augmentation",
