@@ -30,7 +30,7 @@ def steps(accuracies: Mapping[str, Sequence[Sequence[float]]]) -> Figure:
         values, epochs = np.array(runs), range(1, count + 1)
         range_style = {"color": colour, "alpha": 0.25, "lw": 0}
         whole.fill_between(epochs, values.min(0), values.max(0), **range_style)
-        end.plot(epochs, values.T, color=colour, lw=0.9, alpha=0.5)
+        end.plot(epochs, values.T, color=colour, lw=0.9, alpha=min(0.5, 20 / len(runs)))
         for axes in (whole, end):
             name = f"{label}: {mean(values[:, -1].tolist()):.2f} % ({len(runs)} seeds)"
             axes.plot(epochs, values.mean(0), "o-", ms=4, color=colour, label=name)

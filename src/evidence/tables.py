@@ -164,7 +164,7 @@ def facts() -> str:
     rows.append(["step 3, epoch from which every seed stays at 99.40 % or above", epoch])
     rows += _fold_facts()
     gain = differences("scheduler", statistics.last)["SGD 0.2, OneCycleLR (step 2)"]
-    rows.append(["step 2 minus Adam 0.01 with StepLR(5), last epoch (pp)", format_difference(*gain)])
+    rows.append(["step 2 minus Adam with StepLR(5), last epoch (pp)", format_difference(*gain)])
     chain = accuracies("ablation")
     step3 = chain["+ shear (step 3)"]
     transforms = format_difference(*statistics.difference(step3, chain["+ averaging"]))
