@@ -176,7 +176,6 @@ SELECTION = {
             },
         },
         "step 2",
-        seeds=5,
     ),
     "dropout": Study(
         "Which dropout is best with Adam and StepLR?",
