@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -29,6 +30,7 @@ def train(args: argparse.Namespace) -> None:
 
 
 def study(args: argparse.Namespace) -> None:
+    from .device import pick_device
     from .evidence import runner
 
     names = args.name or list(runner.STUDIES)
@@ -36,7 +38,7 @@ def study(args: argparse.Namespace) -> None:
         known = ", ".join(runner.STUDIES)
         raise ValueError(f"unknown study {unknown.pop()!r}: choose from {known}")
     if args.list:
-        print(runner.progress_table(names))
+        print(runner.progress_table(names, pick_device(args.device)))
         return
     try:
         runner.run_studies(names, args.seeds, args.jobs, args.device, args.scheduler)
@@ -149,6 +151,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # whatever the terminal can encode
     args = parser().parse_args(argv)
+    _treat_as_interrupt("SIGTERM", "SIGHUP")
     try:
         args.call(args)
         sys.stdout.flush()
@@ -163,6 +166,18 @@ def main(argv: Sequence[str] | None = None) -> None:
         name = "Interrupted." if interrupted else type(error).__name__
         print(f"python -m src: {str(error) or name}", file=sys.stderr)
         sys.exit(status)
+
+
+def _treat_as_interrupt(*names: str) -> None:
+    """Let these signals end a command as Ctrl-C does, unless they are ignored, as under nohup."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    for name in names:
+        number = getattr(signal, name, None)  # Windows has no SIGHUP
+        if number is not None and signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, interrupt)
 
 
 if __name__ == "__main__":

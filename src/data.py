@@ -64,12 +64,22 @@ def load_mnist(
     """
     if split not in SPLITS:
         raise ValueError(f"unknown split {split!r}: choose one of {', '.join(SPLITS)}")
-    everything, start, stop = read_mnist(ROOT), SPLITS[split], SPLITS[split] + FOLD
-    rest = [torch.cat([part[:start], part[stop : 6 * FOLD]])[:limit] for part in everything]
-    held_out = [part[start:stop][:limit] for part in everything]
-    return tuple(
-        (images.unsqueeze(1).to(device).float().div_(255), labels.to(device))
-        for images, labels in (rest, held_out)
+    images, labels = read_mnist(ROOT)
+    start = SPLITS[split]
+    stop = start + FOLD
+
+    def training(part: torch.Tensor) -> torch.Tensor:
+        return torch.cat([part[:start], part[stop : 6 * FOLD]])[:limit]
+
+    def held_out(part: torch.Tensor) -> torch.Tensor:
+        return part[start:stop][:limit]
+
+    def on_device(images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return images.unsqueeze(1).to(device).float().div_(255), labels.to(device)
+
+    return (
+        on_device(training(images), training(labels)),
+        on_device(held_out(images), held_out(labels)),
     )
 
 
@@ -111,7 +121,18 @@ class Loader:
             data = self.images.index_select(0, index)
             if self.augment:
                 data = affine(data, matrices[number], self.augment.interpolation)
-            yield normalize(data) if self.normalized else data, self.labels.index_select(0, index)
+            if self.normalized:
+                data = normalize(data)
+            yield data, self.labels.index_select(0, index)
+
+    def state_dict(self) -> dict:
+        """The state of the random generator, if there is one."""
+        return {"generator": self.generator.get_state()} if self.generator else {}
+
+    def load_state_dict(self, state: dict) -> None:
+        """Restore what `state_dict` returned: the next pass is the one that followed then."""
+        if self.generator:
+            self.generator.set_state(state["generator"])
 
 
 class RandomAffine(transforms.RandomAffine):
@@ -130,6 +151,8 @@ class RandomAffine(transforms.RandomAffine):
         shear: float = 0.0,
         interpolation: str = "nearest",
     ):
+        if translate is None or scale is None:
+            raise TypeError("translate and scale must be pairs of numbers, not None")
         mode = InterpolationMode(interpolation)
         super().__init__(float(degrees), translate, scale, float(shear), mode)
         if not 0 < scale[0] <= scale[1]:

@@ -1,57 +1,75 @@
-"""The machine: which device and precision a run uses, and what a record says of where it was made.
+"""The machine: the device, the settings of PyTorch, and what a record says of both.
 
-Nothing here knows networks or data. `environment` is the last function.
+Nothing here knows networks or data.
 """
 
 import ctypes
+import hashlib
+import inspect
 import platform
+import re
 import subprocess
-from functools import lru_cache
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
+import joblib
 import torch
 import torchvision
+from torch import nn
+
+PACKAGE = Path(__file__).parent
+# What decides the numbers of a run, beside the recipe, the seed and the machine.
+TRAINING_PATH = ("data.py", "models.py", "training.py", "recipes.py", "experiments.py")
 
 
 def pick_device(name: str | None = None) -> torch.device:
-    """The named device; by default CUDA if available, then MPS, then the CPU.
+    """The named device; by default CUDA if it works, then MPS, then the CPU.
 
-    Raises ValueError if the device is not available here.
+    An old GPU may be "available" though this PyTorch has no kernels for it, so each device has to
+    add two numbers first. Raises ValueError if the named device cannot.
     """
-    if name is None:
-        mps = torch.backends.mps.is_available()
-        name = "cuda" if torch.cuda.is_available() else "mps" if mps else "cpu"
-    try:
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(
-            f"device {name!r} is not available here: choose 'cuda', 'mps' or 'cpu', or omit it"
-        ) from error
+    if name is not None:
+        try:
+            return _compute_on(name)
+        except (RuntimeError, AssertionError, NotImplementedError) as error:
+            raise ValueError(
+                f"device {name!r} is not available here: choose 'cuda', 'mps' or 'cpu', or omit it"
+            ) from error
+    for available, candidate in (
+        (torch.cuda.is_available(), "cuda"),
+        (torch.backends.mps.is_available(), "mps"),
+    ):
+        if available:
+            try:
+                return _compute_on(candidate)
+            except RuntimeError:
+                print(f"{candidate} is available, but cannot compute: the CPU is used instead.")
+    return torch.device("cpu")
 
 
-def pick_precision(device: torch.device, name: str = "auto") -> str:
-    """The precision of the forward and backward pass; the weights are float32 in any case.
-
-    "float32", or "bfloat16" (autocast). "auto" is bfloat16 if the device has instructions for it
-    (CUDA since Ampere; CPUs with AVX-512 BF16), else float32: without them it is several times
-    slower. Raises ValueError for any other name.
-    """
-    if name not in ("auto", "float32", "bfloat16"):
-        raise ValueError(f"unknown precision {name!r}: choose 'auto', 'float32' or 'bfloat16'")
-    if name != "auto":
-        return name
-    if device.type == "cuda":
-        fast = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        fast = device.type == "cpu" and torch.cpu.get_capabilities().get("avx512_bf16", False)
-    return "bfloat16" if fast else "float32"
+def _compute_on(name: str) -> torch.device:
+    """The device, after an addition whose result is read back."""
+    result = torch.ones(1, device=name) + 1
+    result.item()
+    return result.device
 
 
-def tune_malloc() -> None:
-    """Make glibc keep freed memory for the next step, for the whole process.
+def configure() -> None:
+    """Set what the whole process computes with: determinism, precision, threads and memory."""
+    torch.backends.cudnn.deterministic = True  # the same seed gives the same history
+    torch.backends.cudnn.allow_tf32 = False  # float32 means float32, also on Ampere and newer
+    # In a container, PyTorch counts the machine's CPUs, and too many threads are slow: joblib
+    # counts those that the process may use.
+    torch.set_num_threads(min(torch.get_num_threads(), joblib.cpu_count()))
+    _keep_freed_memory()
 
-    Without this, a training step on the CPU causes hundreds of page faults. Without glibc, this
-    does nothing.
+
+def _keep_freed_memory() -> None:
+    """Make glibc keep freed memory for the next step; without glibc, this does nothing.
+
+    Without this, a training step on the CPU causes hundreds of page faults.
     """
     M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
     try:
@@ -63,11 +81,23 @@ def tune_malloc() -> None:
         mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1)
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Compute with one thread; the caller's number is restored afterwards."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 def environment(device: torch.device) -> dict:
     """What a record says of the machine and the code: device, threads, versions and commit."""
-    name = torch.cpu.get_capabilities().get("cpu_name", platform.machine())
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
+    else:
+        name = f"{_processor()} ({torch.backends.cpu.get_cpu_capability()})"
     return {
         "device": device.type,
         "device_name": name,
@@ -79,15 +109,42 @@ def environment(device: torch.device) -> dict:
     }
 
 
-@lru_cache(maxsize=1)
+@cache
+def _processor() -> str:
+    """The name of the processor, as the operating system gives it."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:  # not Linux
+        text = ""
+    line = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
+    return line[1] if line else platform.processor() or platform.machine()
+
+
+@cache
 def commit() -> str | None:
     """The checked-out commit, with "-dirty" if a file of the package differs; None without git."""
-    root = Path(__file__).parent.parent
+    root = PACKAGE.parent
     git = ["git", f"--git-dir={root / '.git'}", f"--work-tree={root}"]
     options = {"cwd": root, "capture_output": True, "encoding": "utf-8", "check": True}
     try:
         name = subprocess.run([*git, "rev-parse", "--short=10", "HEAD"], **options).stdout.strip()
-        changed = subprocess.run([*git, "status", "--porcelain", "--", "src"], **options).stdout
+        changes = subprocess.run([*git, "status", "--porcelain", "--", "src"], **options).stdout
     except (OSError, subprocess.CalledProcessError):
         return None
-    return name + "-dirty" * bool(changed)
+    return f"{name}-dirty" if changes else name
+
+
+def hash_source(model: nn.Module) -> str:
+    """Sixteen hexadecimal digits that change with the code that trains, or with the model.
+
+    They cover the files of `TRAINING_PATH`, the model's layers as PyTorch prints them, and the
+    source of its class, where Python can find it.
+    """
+    try:
+        source = inspect.getsource(type(model))
+    except (OSError, TypeError):  # typed into an interpreter
+        source = ""
+    digest = hashlib.sha256(f"{source}\n{model!r}".encode())
+    for name in TRAINING_PATH:
+        digest.update((PACKAGE / name).read_bytes())
+    return digest.hexdigest()[:16]

@@ -1,94 +1,36 @@
-"""A whole recipe as data, the three steps of the series, and `run`, which trains one.
+"""The three steps of the series, and `run`, which trains a recipe.
 
-Read `Experiment` and the three steps first, then `run` from top to bottom, then `prepare`.
+Read the three steps first, then `run` from top to bottom, then `prepare`.
 """
 
-import contextlib
 import io
-import json
+import operator
 import os
 import sys
 import time
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from contextlib import nullcontext, redirect_stdout
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
-from frozendict import deepfreeze
 from torch import nn
-from torch.optim import lr_scheduler
 
 from . import store
-from .data import Loader, RandomAffine, load_mnist
-from .device import environment, pick_device, pick_precision, tune_malloc
-from .models import MODELS
-from .training import DivergenceError, Setup, fit, moving_average
+from .data import Loader, load_mnist
+from .device import configure, environment, hash_source, pick_device
+from .recipes import (
+    Experiment,
+    OneLineError,
+    build_augmentation,
+    build_model,
+    build_optimizer,
+    build_scheduler,
+)
+from .training import DivergenceError, MovingAverage, Setup, fit, format_summary, predict
 
 TARGET = 99.4  # % accuracy: a run is consistent if each of its last five epochs reaches it
 SMOKE_TEST_SIZE = 2_000  # images to train on, and to test on; nothing is recorded
-_OPTIMIZERS = "SGD Adam AdamW NAdam RAdam Adamax RMSprop Adagrad Adadelta Rprop"
-_SCHEDULERS = (
-    "StepLR MultiStepLR ExponentialLR PolynomialLR LinearLR ConstantLR CosineAnnealingLR "
-    "CosineAnnealingWarmRestarts OneCycleLR CyclicLR"
-)
-OPTIMIZERS = {name: getattr(torch.optim, name) for name in _OPTIMIZERS.split()}
-FUSED = {"SGD", "Adam", "AdamW"}  # have a fused implementation
-SCHEDULERS = {name: getattr(lr_scheduler, name) for name in _SCHEDULERS.split()}
-
-
-class RecipeError(ValueError):
-    """A value of a recipe is wrong; the message, one line, names the field and the value."""
-
-    def _render_traceback_(self) -> list[str]:  # Jupyter shows the message alone
-        return [f"{type(self).__name__}: {self}"]
-
-
-class Interrupted(KeyboardInterrupt):
-    """The user interrupted a run; the message says how to resume it."""
-
-    _render_traceback_ = RecipeError._render_traceback_
-
-
-@dataclass(frozen=True)
-class Experiment:
-    """A whole recipe. With a seed, a run is reproducible bit for bit on one machine.
-
-    Each `…_args` is passed to the class named before it; `MODELS`, `OPTIMIZERS` and `SCHEDULERS`
-    hold the names. Raises RecipeError for an invalid value.
-    """
-
-    name: str
-    model: str
-    model_args: Mapping = field(default_factory=dict)
-    normalized: bool = True  # images with mean 0 and standard deviation 1; else in [0, 1]
-    augmentation: Mapping | None = None  # arguments of data.RandomAffine; None: no augmentation
-    epochs: int = 15
-    batch_size: int = 128
-    optimizer: str = "Adam"
-    optimizer_args: Mapping = field(default_factory=dict)
-    scheduler: str | None = None  # OneCycleLR gets max_lr, the optimizer's lr, and total_steps
-    scheduler_args: Mapping = field(default_factory=dict)
-    ema_decay: float | None = None  # per batch, of the average of the weights, which is tested
-    split: str = "test"  # to evaluate on: "test", "validation" for selection, or a fold
-    precision: str = "auto"  # "float32", "bfloat16", or "auto": the faster one on the device
-
-    def __post_init__(self):
-        for name, value in vars(self).items():
-            try:
-                json.dumps(value)  # as the record will hold it
-            except TypeError as error:
-                raise RecipeError(f"{name}={value!r}: {error}") from None
-            object.__setattr__(self, name, deepfreeze(value))
-        if self.split == "fold 6":
-            object.__setattr__(self, "split", "validation")
-        counts = {"epochs": self.epochs, "batch_size": self.batch_size}
-        if not all(type(count) is int and count > 0 for count in counts.values()):
-            raise RecipeError(f"epochs and batch_size must be positive integers, got {counts}")
-        if not isinstance(self.normalized, bool):
-            raise RecipeError(f"normalized must be True or False, got {self.normalized!r}")
-        decay = 0.5 if self.ema_decay is None else self.ema_decay
-        if not isinstance(decay, float) or not 0 < decay < 1:
-            raise RecipeError(f"ema_decay must be None or in (0, 1), got {self.ema_decay!r}")
 
 
 # 98.66 ± 0.28 % of the test images after the last epoch, 0 of 10 seeds consistent
@@ -121,48 +63,58 @@ AUGMENTATION = replace(
 STEPS = {step.name: step for step in (BASIC, REGULARIZATION, AUGMENTATION)}
 
 
+class Interrupted(OneLineError, KeyboardInterrupt):
+    """The user interrupted a run; the message says how to resume it."""
+
+
 def run(
     experiment: Experiment,
     seed: int = 1,
     device: str | None = None,
     *,
     progress: bool = True,
-    keep: bool = True,
     fresh: bool = False,
+    file: str | None = "runs",
 ) -> tuple[nn.Module, dict]:
     """Train one recipe with one seed; returns the trained model and the record of the run.
 
-    An interrupted run resumes after its last finished epoch, unless `fresh`. With `keep` the run is
-    recorded in `results/local/`; without, its checkpoint stays until the caller has recorded it.
-    Raises RecipeError, Interrupted on Ctrl-C, and DivergenceError if the loss is not finite.
+    An interrupted run resumes after its last finished epoch, unless `fresh`. The record is appended
+    to `<file>.jsonl` in `store.OUTPUT`, or nowhere if `file` is None. Raises Interrupted on Ctrl-C,
+    DivergenceError if the loss is not finite, ValueError if the seed or the device is wrong.
     """
-    started, smoke = time.perf_counter(), smoke_test_epochs()
-    experiment = replace(experiment, epochs=smoke or experiment.epochs)
-    tune_malloc()
+    started = time.perf_counter()
+    smoke_test = smoke_test_epochs()
+    if smoke_test:
+        experiment = replace(experiment, epochs=smoke_test)
     setup = prepare(experiment, seed, device)
-    record = {"recipe": asdict(replace(experiment, precision=setup.precision)), "seed": seed}
-    record |= {"fingerprint": store.fingerprint(setup.model), **environment(setup.device)}
-    record["train_size"] = len(setup.train_loader.images)
-    record["test_size"] = len(setup.test_loader.images)
-    checkpoint = store.checkpoint_path(record, smoke)
-    with contextlib.redirect_stdout(sys.stdout if progress else io.StringIO()):
-        if smoke:
+    record = _describe(experiment, seed, setup)
+    checkpoint = store.Checkpoint(record, _conditions(record, setup))
+    failure = None
+    with nullcontext() if progress else redirect_stdout(io.StringIO()):
+        if smoke_test:
             print(f"Smoke test: {SMOKE_TEST_SIZE:,} images, and nothing is recorded.")
-        history = [] if fresh else store.load_checkpoint(checkpoint, record, setup)
-        before, failure = sum(epoch["seconds"] for epoch in history), None
+        history = [] if fresh else _resume(checkpoint, setup)
+        earlier = sum(epoch["seconds"] for epoch in history)
         try:
             for epoch in fit(setup, range(len(history) + 1, experiment.epochs + 1)):
                 history.append(epoch)
-                store.save_checkpoint(checkpoint, record, setup, history)
+                checkpoint.save(setup.state_dict(), history)
+            record["errors"] = _find_errors(setup)
+            print(format_summary(history))
         except KeyboardInterrupt:
             done = f"Interrupted after {len(history)} of {experiment.epochs} epochs"
             raise Interrupted(f"{done}. Run the same command, or cell, again to resume.") from None
         except DivergenceError as error:
-            failure, error.record, record["failed"] = error, record, str(error)
-    record |= {"history": history, "seconds": before + time.perf_counter() - started}
-    if smoke or keep and _save(experiment, record, setup.tested):
-        store.remove(checkpoint)
+            failure = error
+            record["failed"] = str(error)
+    record["history"] = history
+    record["seconds"] = earlier + time.perf_counter() - started
+    record["finished"] = datetime.now(UTC).isoformat(timespec="seconds")
+    unrecorded = smoke_test or file is None
+    if unrecorded or _save(file, experiment, record, setup.tested):
+        checkpoint.remove()
     if failure:
+        failure.record = record
         raise failure
     return setup.tested.eval(), record
 
@@ -170,55 +122,38 @@ def run(
 def prepare(experiment: Experiment, seed: int = 1, device: str | None = None) -> Setup:
     """What the recipe says, built: model, loaders, optimizer and so on.
 
-    Raises RecipeError if a value of the recipe is wrong, ValueError if the seed or the device is.
+    Sets PyTorch's global seed. Raises ValueError if the seed or the device is wrong.
     """
-    if type(seed) is not int or not 0 <= seed < 2**63:
-        raise ValueError(f"the seed must be a non-negative integer below 2**63, got {seed!r}")
-    place = pick_device(device)
-    precision = _build(experiment, "precision", pick_precision, place, experiment.precision)
-    torch.backends.cudnn.deterministic = True  # the same seed gives the same history
-    torch.backends.cudnn.allow_tf32 = False  # float32 means float32, also on Ampere and newer
+    seed = _check_seed(seed)
+    chosen = pick_device(device)
+    configure()
     torch.manual_seed(seed)
-    model = _build_named(experiment, "model", MODELS).to(place)
+    # With the channels of a pixel side by side, convolutions are faster; images with one channel
+    # are the same in both orders.
+    model = build_model(experiment).to(chosen, memory_format=torch.channels_last)
     limit = SMOKE_TEST_SIZE if smoke_test_epochs() else None
-    data, test_data = _build(experiment, "split", load_mnist, experiment.split, place, limit)
-    augment, shuffle = experiment.augmentation, torch.Generator().manual_seed(seed)
-    if augment:
-        augment = _build(experiment, "augmentation", RandomAffine, **augment)
-    normalized = experiment.normalized
-    train_loader = Loader(*data, experiment.batch_size, shuffle, augment, normalized)
-    test_loader = Loader(*test_data, normalized=normalized)
-    defaults = {"fused": True} if experiment.optimizer in FUSED else {}
-    optimizer = _build_named(experiment, "optimizer", OPTIMIZERS, model.parameters(), **defaults)
-    scheduler, defaults = None, {}
-    if experiment.scheduler == "OneCycleLR":
-        steps = experiment.epochs * len(train_loader)
-        defaults = {"max_lr": optimizer.param_groups[0]["lr"], "total_steps": steps}
-    if experiment.scheduler:
-        scheduler = _build_named(experiment, "scheduler", SCHEDULERS, optimizer, **defaults)
-    averaged = moving_average(model, experiment.ema_decay) if experiment.ema_decay else None
-    name = "Test set" if experiment.split == "test" else experiment.split.capitalize()
-    return Setup(
-        place, precision, model, train_loader, test_loader, optimizer, scheduler, averaged, name
-    )
+    data, test_data = load_mnist(experiment.split, chosen, limit)
+    shuffle = torch.Generator().manual_seed(seed)
+    augment = build_augmentation(experiment)
+    train_loader = Loader(*data, experiment.batch_size, shuffle, augment, experiment.normalized)
+    test_loader = Loader(*test_data, normalized=experiment.normalized)
+    optimizer = build_optimizer(experiment, model.parameters())
+    steps = experiment.epochs * len(train_loader)
+    scheduler = build_scheduler(experiment, optimizer, steps)
+    average = MovingAverage(model, experiment.ema_decay) if experiment.ema_decay else None
+    test_name = "Test set" if experiment.split == "test" else experiment.split.capitalize()
+    return Setup(chosen, model, train_loader, test_loader, optimizer, scheduler, average, test_name)
 
 
-def _build_named(experiment, kind, classes, /, *args, **defaults):
-    """Make the model, optimizer or scheduler that a recipe names, with its arguments."""
-    name, arguments = getattr(experiment, kind), getattr(experiment, f"{kind}_args")
-    if name not in classes:
-        raise RecipeError(f"unknown {kind} {name!r}: choose one of {', '.join(classes)}")
-    return _build(experiment, f"{kind}_args", classes[name], *args, **defaults | arguments)
-
-
-def _build(experiment, name, build, /, *args, **arguments):
-    """Call `build` with what a field of the recipe says; an error names the field and its value."""
+def _check_seed(seed: object) -> int:
+    """The seed as an integer, of whatever kind it is."""
     try:
-        return build(*args, **arguments)
-    except (TypeError, ValueError, AttributeError, ArithmeticError) as error:
-        value = getattr(experiment, name)
-        value = dict(value) if isinstance(value, Mapping) else value
-        raise RecipeError(f"{name}={value!r}: {str(error).splitlines()[0]}") from error
+        number = operator.index(seed)
+    except TypeError:
+        number = -1
+    if not 0 <= number < 2**63:
+        raise ValueError(f"the seed must be a non-negative integer below 2**63, got {seed!r}")
+    return number
 
 
 def smoke_test_epochs() -> int:
@@ -229,13 +164,50 @@ def smoke_test_epochs() -> int:
     return int(text)
 
 
-def _save(experiment: Experiment, record: dict, model: nn.Module) -> bool:
+def _describe(experiment: Experiment, seed: int, setup: Setup) -> dict:
+    """The record of a run as far as it is known before the first epoch."""
+    return {
+        "recipe": asdict(experiment),
+        "seed": _check_seed(seed),
+        **environment(setup.device),
+        "train_size": len(setup.train_loader.images),
+        "test_size": len(setup.test_loader.images),
+    }
+
+
+def _conditions(record: dict, setup: Setup) -> dict:
+    """What must be the same when a run is resumed, beside its recipe and its seed."""
+    return {
+        "source": hash_source(setup.model),
+        "torch": record["torch"],
+        "device_name": record["device_name"],
+        "threads": record["threads"] if setup.device.type == "cpu" else None,
+    }
+
+
+def _resume(checkpoint: store.Checkpoint, setup: Setup) -> list[dict]:
+    """Restore an interrupted run, if there is one; returns its history."""
+    state, history = checkpoint.load()
+    if state:
+        setup.load_state_dict(state)
+        print(f"Resuming an interrupted run after epoch {len(history)}.")
+    return history
+
+
+def _find_errors(setup: Setup) -> list[list[int]]:
+    """The images that the trained model misclassifies: index and prediction of each."""
+    predictions, _ = predict(setup.tested, setup.device, setup.test_loader)
+    wrong = (predictions != setup.test_loader.labels.cpu()).nonzero().flatten()
+    return torch.stack([wrong, predictions[wrong]], dim=1).tolist()
+
+
+def _save(file: str, experiment: Experiment, record: dict, model: nn.Module) -> bool:
     """Record a run, of an unchanged step with its weights; if this fails, say so, return False."""
-    step = experiment.name if experiment == STEPS.get(experiment.name) else None
+    unchanged = experiment == STEPS.get(experiment.name)
     try:
-        if step and record["seed"] == 1 and "failed" not in record:
-            store.save_state(model.state_dict(), store.results_path(f"{step}.pt", local=True))
-        store.save_records("runs", [record])
+        if unchanged and record["seed"] == 1 and "failed" not in record and file == "runs":
+            store.save_state(model.state_dict(), store.OUTPUT / f"{experiment.name}.pt")
+        store.append_records(store.OUTPUT / f"{file}.jsonl", [record])
     except OSError as error:
         print(f"the run was not recorded ({error}): run it again to record it", file=sys.stderr)
         return False
@@ -245,16 +217,18 @@ def _save(experiment: Experiment, record: dict, model: nn.Module) -> bool:
 def load_model(step: str = "augmentation", weights: Path | str | None = None) -> nn.Module:
     """The trained model of a step, on the CPU and in evaluation mode.
 
-    `weights` is the file of another state dict. Raises RuntimeError if it cannot be loaded.
+    `weights` is the file of a state dict: by default that of your own run of the step with seed 1,
+    if there is one, else that of the evidence. Raises RuntimeError if it cannot be loaded.
     """
     if step not in STEPS:
         raise ValueError(f"unknown step {step!r}: choose one of {', '.join(STEPS)}")
-    path = Path(weights or store.results_path(f"{step}.pt"))
-    model = MODELS[STEPS[step].model](**STEPS[step].model_args)
+    own, evidence = (folder / f"{step}.pt" for folder in (store.OUTPUT, store.EVIDENCE))
+    path = Path(weights or (own if own.exists() else evidence))
+    model = build_model(STEPS[step])
     try:
         model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
     except Exception as error:  # missing, damaged, pickled code, or the state of another model
         fault = f"cannot be loaded as weights of {STEPS[step].model} ({type(error).__name__})"
-        advice = "" if weights else ": restore it with git checkout"
+        advice = ": restore it with git checkout" if path == evidence else ""
         raise RuntimeError(f"{path} {fault}{advice}") from error
     return model.eval()

@@ -19,7 +19,7 @@ class Net(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         scores = self.classifier(self.features(x).flatten(1))
-        return F.log_softmax(scores, dim=1, dtype=torch.float32)
+        return F.log_softmax(scores, dim=1)
 
 
 def block(
@@ -65,7 +65,7 @@ class BasicNet(Net):
 class RegularizedNet(Net):
     """Step 2: the skeleton narrowed, with batch normalisation and dropout, 8,178 parameters.
 
-    `dropout` is a probability in [0, 1]; `batch_norm=False` measures what normalisation brings.
+    `dropout` is a probability in [0, 1]. `batch_norm=False` shows what normalisation contributes.
     """
 
     def __init__(self, dropout: float = 0.0, batch_norm: bool = True):

@@ -1,8 +1,8 @@
-"""Everything on disk: the records of runs, their weights, and checkpoints of unfinished runs.
+"""Everything on disk, as bytes and dicts: records of runs, checkpoints, weights.
 
-`results/` holds what the READMEs and notebooks are based on. What you run is recorded in
-`results/local/`, which git ignores, until `evidence.report` publishes it. Every file is written to
-a temporary name and then renamed, so that no reader ever sees half of one.
+`EVIDENCE` is what the READMEs and notebooks are based on. `OUTPUT` is what you run; `report`
+appends it to the evidence. Records are only ever appended. Every other file is written to a
+temporary name and then renamed, so that no reader ever sees half of one.
 """
 
 import hashlib
@@ -10,59 +10,47 @@ import io
 import json
 import os
 import sys
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from filelock import FileLock, Timeout
-from torch import nn
 
-from .training import Setup
-
-RESULTS = Path(os.environ.get("MNIST_RESULTS") or Path(__file__).parent.parent / "results")
+EVIDENCE = Path(__file__).parent.parent / "results"
+OUTPUT = Path(os.environ.get("MNIST_RESULTS") or EVIDENCE / "local").expanduser()
 LOCK_TIMEOUT = 10  # seconds
-CONDITIONS = ("fingerprint", "torch", "threads", "device_name")  # the same, or a run starts over
 
 
-def fingerprint(model: nn.Module) -> str:
-    """Eight hexadecimal digits that identify a model's layers: types, shapes, hyperparameters.
+def run_key(recipe: dict, seed: int) -> str:
+    """What identifies a run, wherever it was made: its recipe without the name, and its seed.
 
-    Not the text of `repr`, which differs between versions of PyTorch.
+    Integers and floats of one value are the same in a recipe, but not as seeds.
     """
-    names = ("kernel_size", "stride", "padding", "dilation", "groups", "output_size", "p", "eps")
-    layers = []
-    for layer in model.modules():
-        shapes = [list(parameter.shape) for parameter in layer.parameters(recurse=False)]
-        hyperparameters = [str(getattr(layer, name, None)) for name in (*names, "momentum")]
-        layers.append((type(layer).__name__, shapes, hyperparameters))
-    return hashlib.sha256(repr(layers).encode()).hexdigest()[:8]
+    named = {"name", "precision"}  # records made before November 2026 name a precision
+    text = json.dumps({field: value for field, value in recipe.items() if field not in named})
+    return json.dumps([json.loads(text, parse_int=float), seed], sort_keys=True)
+
+
+def platform(record: dict) -> str:
+    """The kind of device and the version of PyTorch with which a record was made."""
+    precision = record["recipe"].get("precision")  # of older records, instead of the version
+    return f"{record['device']}, {precision or record['torch'].partition('+')[0]}"
 
 
 def record_key(record: dict) -> str:
-    """What identifies a run: recipe without name, seed, type of device and fingerprint.
+    """What identifies a record: its run and its platform."""
+    return f"{run_key(record['recipe'], record['seed'])} on {platform(record)}"
 
-    The recipe holds the precision that was used. Integers and floats of one value are the same.
+
+def load_records(path: Path) -> dict[str, dict]:
+    """The records of a file by their keys, oldest first; of several with one key, the last one.
+
+    A line that is not a record, such as a truncated one, is named on standard error: its run counts
+    as missing. The records are shared: do not change them.
     """
-    recipe = {name: value for name, value in record["recipe"].items() if name != "name"}
-    run = json.dumps([recipe, record["seed"], record["device"], record["fingerprint"]])
-    return json.dumps(json.loads(run, parse_int=float), sort_keys=True)
-
-
-def results_path(name: str, local: bool = False) -> Path:
-    """A file of the evidence, or of what was run here: "basic.pt" holds the weights of step 1."""
-    return RESULTS / ("local" if local else "") / name
-
-
-def load_records(file: str, local: bool = False) -> dict[str, dict]:
-    """The records of `results/<file>.jsonl`, or of the `local` one, by their keys, oldest first.
-
-    A line that is not a record, such as a truncated one, is skipped with a message on standard
-    error: its run counts as missing. The records are shared: do not change them.
-    """
-    path = results_path(f"{file}.jsonl", local)
     try:
         status = path.stat()
     except FileNotFoundError:
@@ -73,43 +61,63 @@ def load_records(file: str, local: bool = False) -> dict[str, dict]:
 @lru_cache(maxsize=8)
 def _parse_records(path: Path, _time: int, _size: int) -> dict[str, dict]:
     """The records of a file as it was at that time, so that each version is parsed once."""
-    records, skipped = {}, []
-    for number, line in enumerate(path.read_text("utf-8", errors="replace").split("\n"), 1):
-        if not line.strip():
+    records, unreadable = {}, []
+    # Windows PowerShell begins a file with a byte-order mark.
+    lines = path.read_text("utf-8-sig", errors="replace").split("\n")
+    for number, line in enumerate(lines, 1):
+        if not line.strip("\0\r\t "):
             continue
         try:
             record = json.loads(line)
-            records[record_key(record)] = {**record, "history": list(record["history"])}
+            record["history"] = list(record["history"])
+            records[record_key(record)] = record
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
-            skipped.append(str(number))
-    if skipped:
-        lines = ", ".join(skipped)
-        print(f"{path.name}: skipped incomplete records (lines {lines})", file=sys.stderr)
+            unreadable.append(str(number))
+    if unreadable:
+        print(f"{path}: no record in line {', '.join(unreadable)}", file=sys.stderr)
     return records
 
 
-def save_records(
-    file: str, added: Collection[dict], removed: Collection[str] = (), local: bool = True
-) -> None:
-    """Append records to `<file>.jsonl`, local or tracked; each replaces one of the same run.
+def append_records(path: Path, records: Collection[dict]) -> None:
+    """Append records to a file, and nothing else: whatever stands in it stays as it is.
 
-    Removes the records with the keys `removed`. Processes that save at the same time wait for each
-    other. Raises OSError if the file cannot be written or locked; it is then unchanged.
+    Processes that append at the same time wait for each other. Raises OSError if the file cannot be
+    written or locked; it is then unchanged.
     """
-    path, lock = results_path(f"{file}.jsonl", local), RESULTS / ".lock"
-    RESULTS.mkdir(parents=True, exist_ok=True)
+    lines = "".join(json.dumps(record) + "\n" for record in records).encode()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = path.parent / ".lock"
     try:
-        with FileLock(lock, timeout=LOCK_TIMEOUT):
-            new = {record_key(record): record for record in added}
-            replaced = {*removed, *new}
-            old = load_records(file, local).items()
-            kept = [record for key, record in old if key not in replaced]
-            lines = [json.dumps(record) + "\n" for record in (*kept, *new.values())]
-            with atomic_write(path) as temporary:
-                temporary.write_text("".join(lines), encoding="utf-8", newline="\n")
+        with FileLock(lock, timeout=LOCK_TIMEOUT), _naming(path), open(path, "a+b") as file:
+            size = file.seek(0, os.SEEK_END)
+            try:
+                file.write(_missing_line_break(file, size) + lines)
+                file.flush()
+            except OSError:
+                os.truncate(path, size)
+                raise
     except Timeout:
         fault = "is locked by another process, or this file system cannot lock files"
         raise OSError(f"{lock} {fault}") from None
+
+
+def _missing_line_break(file: BinaryIO, size: int) -> bytes:
+    """A line break if the file ends within a line, as an interrupted copy does."""
+    if size == 0:
+        return b""
+    file.seek(-1, os.SEEK_END)
+    return b"" if file.read(1) == b"\n" else b"\n"
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Errors of the operating system name the file that the user knows."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno:
+            error.filename = str(path)
+        raise
 
 
 @contextmanager
@@ -117,13 +125,10 @@ def atomic_write(path: Path) -> Iterator[Path]:
     """A temporary file to write; it replaces `path` when the block ends without an error."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        os.replace(temporary, path)
-    except OSError as error:
-        if error.errno:
-            error.filename = str(path)  # the name that the user knows
-        raise
+        with _naming(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            os.replace(temporary, path)
     finally:
         with suppress(OSError):  # after a successful write there is nothing to remove
             temporary.unlink()
@@ -137,69 +142,48 @@ def save_state(state: dict[str, Any], path: Path) -> None:
         temporary.write_bytes(buffer.getbuffer())
 
 
-def remove(path: Path) -> None:
-    """Delete a file, if there is one."""
-    with suppress(OSError):  # on a read-only file system none was written
-        path.unlink(missing_ok=True)
+class Checkpoint:
+    """The file of an unfinished run: the state of its setup, and its history so far.
 
-
-def checkpoint_path(record: dict, smoke: int = 0) -> Path:
-    """The checkpoint of the run that a record describes; `smoke` is the epochs of a smoke test.
-
-    A changed model keeps the path, so that `load_checkpoint` can report it.
+    `record` is the record of the run as far as it is known. `conditions` must be the same when the
+    run is resumed: elsewhere, or with other code, it would not end as if it had not stopped.
     """
-    run = record_key({**record, "fingerprint": None})
-    digest = hashlib.sha256(f"{run} {smoke}".encode()).hexdigest()[:16]
-    return RESULTS / ".checkpoints" / f"{record['recipe']['name']}-{record['seed']}-{digest}.pt"
 
+    def __init__(self, record: dict, conditions: dict):
+        run = f"{record_key(record)} {record['train_size']}"
+        digest = hashlib.sha256(run.encode()).hexdigest()[:16]
+        name = f"{record['recipe']['name']}-{record['seed']}-{digest}.pt"
+        self.path = OUTPUT / ".checkpoints" / name
+        self.conditions = conditions
 
-def _parts(setup: Setup) -> dict[str, Any]:
-    """The parts of a run that have a state: model, optimizer, scheduler, average."""
-    return {name: part for name, part in vars(setup).items() if hasattr(part, "state_dict")}
+    def save(self, setup: dict, history: list[dict]) -> None:
+        """Save the state of a setup; if this fails after the first epoch, say so."""
+        state = {"conditions": self.conditions, "setup": setup, "history": history}
+        try:
+            save_state(state, self.path)
+        except OSError as error:
+            if len(history) == 1:
+                fault = "this run cannot be resumed if it is interrupted"
+                print(f"cannot write a checkpoint ({error}): {fault}", file=sys.stderr)
 
+    def load(self) -> tuple[dict | None, list[dict]]:
+        """What was saved: the state of the setup, and the history; None and [] without a file.
 
-def _generators(setup: Setup) -> list[tuple[Callable, Callable]]:
-    """How to get and to set the state of each random generator of a run."""
-    loader = setup.train_loader.generator
-    pairs = [(loader.get_state, loader.set_state), (torch.get_rng_state, torch.set_rng_state)]
-    if setup.device.type != "cpu":
-        module = torch.get_device_module(setup.device)
-        pairs.append((module.get_rng_state, module.set_rng_state))
-    return pairs
+        A file that is damaged, or was saved under other conditions, is reported and ignored.
+        """
+        try:
+            saved = torch.load(self.path, map_location="cpu", weights_only=True)
+            if saved["conditions"] == self.conditions:
+                return saved["setup"], saved["history"]
+            fault = "was saved with other code, or another PyTorch, processor or number of threads"
+        except FileNotFoundError:
+            return None, []
+        except Exception:  # whatever damaged bytes make the unpickler raise
+            fault = "is damaged"
+        print(f"{self.path.name} {fault}: starting over", file=sys.stderr)
+        return None, []
 
-
-def save_checkpoint(path: Path, record: dict, setup: Setup, history: list[dict]) -> None:
-    """Save the state of an unfinished run; if this fails in the first epoch, say so."""
-    state = {"conditions": {name: record[name] for name in CONDITIONS}, "history": history}
-    state["parts"] = {name: part.state_dict() for name, part in _parts(setup).items()}
-    state["generators"] = [get() for get, _ in _generators(setup)]
-    try:
-        save_state(state, path)
-    except OSError as error:
-        if len(history) == 1:
-            fault = "this run cannot be resumed if it is interrupted"
-            print(f"cannot write a checkpoint ({error}): {fault}", file=sys.stderr)
-
-
-def load_checkpoint(path: Path, record: dict, setup: Setup) -> list[dict]:
-    """Restore what `save_checkpoint` saved; returns the history, empty if there is nothing.
-
-    A file that is damaged, or was saved under other conditions, is reported and ignored.
-    """
-    try:
-        saved = torch.load(path, map_location="cpu", weights_only=True)
-        fits = saved["conditions"] == {name: record[name] for name in CONDITIONS}
-    except FileNotFoundError:
-        return []
-    except Exception:  # whatever damaged bytes make the unpickler raise
-        fits = False
-    if not fits:
-        fault = "is damaged, or of another model, PyTorch version, thread count or processor"
-        print(f"{path.name} {fault}: starting over", file=sys.stderr)
-        return []
-    for name, part in _parts(setup).items():
-        part.load_state_dict(saved["parts"][name])
-    for (_, set_state), state in zip(_generators(setup), saved["generators"], strict=True):
-        set_state(state)
-    print(f"Resuming an interrupted run after epoch {len(saved['history'])}.")
-    return saved["history"]
+    def remove(self) -> None:
+        """Delete the file, if there is one."""
+        with suppress(OSError):  # on a read-only file system none was written
+            self.path.unlink(missing_ok=True)

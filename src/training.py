@@ -4,17 +4,17 @@ Read `train` and `test` first: they are the loops that every PyTorch tutorial ha
 what a run trains with, and `fit` calls the two for every epoch.
 """
 
+import copy
 import math
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.optim.lr_scheduler import CyclicLR, LRScheduler, OneCycleLR
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from .data import Loader
@@ -28,24 +28,26 @@ def train(
     train_loader: Iterable,
     optimizer: torch.optim.Optimizer,
     scheduler: LRScheduler | None = None,
-    averaged: AveragedModel | None = None,
-    precision: str = "float32",
+    average: "MovingAverage | None" = None,
 ) -> tuple[float, float]:
-    """Train for one epoch; returns the mean loss and the accuracy in % over the epoch."""
+    """Train for one epoch; returns the mean loss and the accuracy in % over the epoch.
+
+    `scheduler` is one that steps after every batch.
+    """
     model.train()
-    meter, bar = Meter(device), tqdm(train_loader, file=sys.stdout, mininterval=0.3)
+    meter = Meter(device)
+    bar = tqdm(train_loader, file=sys.stdout, mininterval=0.3)
     for data, target in bar:
         data, target = data.to(device), target.to(device)
         optimizer.zero_grad()
-        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-            output = model(data)
-            loss = F.nll_loss(output, target)
+        output = model(data)
+        loss = F.nll_loss(output, target)
         loss.backward()
         optimizer.step()
         if scheduler:
             scheduler.step()  # sets the learning rate of the next batch
-        if averaged:
-            averaged.update_parameters(model)
+        if average:
+            average.update(model)
         meter.add(loss.detach() * len(data), output, target)
         meter.show(bar, optimizer.param_groups[0]["lr"])
     return meter.means()
@@ -55,7 +57,7 @@ def train(
 def test(
     model: nn.Module, device: torch.device, test_loader: Iterable, name: str = "Test set"
 ) -> tuple[float, float]:
-    """Print and return the mean loss and the accuracy in %, computed in float32."""
+    """Print and return the mean loss and the accuracy in %."""
     model.eval()
     meter = Meter(device)
     for data, target in test_loader:
@@ -114,33 +116,101 @@ def predict(
     Returns int64 and float32 tensors of shape (N,), on the CPU.
     """
     model.eval()
-    confidence, prediction = zip(
-        *(model(data.to(device)).exp().max(dim=1) for data, _ in loader), strict=True
-    )
-    return torch.cat(prediction).cpu(), torch.cat(confidence).cpu()
+    predictions, confidences = [], []
+    for data, _ in loader:
+        confidence, prediction = model(data.to(device)).exp().max(dim=1)
+        predictions.append(prediction)
+        confidences.append(confidence)
+    return torch.cat(predictions).cpu(), torch.cat(confidences).cpu()
+
+
+class MovingAverage:
+    """The exponential moving average of a model's weights and buffers, with a warm-up.
+
+    `model` is a network with the averages. After n batches the decay is min(decay, (1 + n) / (10 +
+    n)), as in TensorFlow's ExponentialMovingAverage: the average soon forgets the first weights,
+    which are random.
+    """
+
+    def __init__(self, model: nn.Module, decay: float):
+        self.model = copy.deepcopy(model).eval()
+        self.decay = decay
+        self.batches = 0
+
+    @torch.no_grad()
+    def update(self, model: nn.Module) -> None:
+        """Move the averages towards the values that `model` has after a batch."""
+        n = self.batches
+        decay = min(self.decay, (1 + n) / (10 + n)) if n else 0.0
+        averages = self.model.state_dict().values()
+        for average, value in zip(averages, model.state_dict().values(), strict=True):
+            if average.is_floating_point():
+                average.lerp_(value, 1 - decay)
+            else:
+                average.copy_(value)  # the number of batches that batch normalisation has seen
+        self.batches += 1
+
+    def state_dict(self) -> dict:
+        """The averages, and the number of batches."""
+        return {"model": self.model.state_dict(), "batches": self.batches}
+
+    def load_state_dict(self, state: Mapping) -> None:
+        """Restore what `state_dict` returned."""
+        self.model.load_state_dict(state["model"])
+        self.batches = state["batches"]
 
 
 @dataclass
 class Setup:
     """What a run trains with, as `experiments.prepare` makes it from a recipe.
 
-    The `averaged` model, if there is one, is the one that is tested.
+    The `average`, if there is one, is tested instead of the model.
     """
 
     device: torch.device
-    precision: str
     model: nn.Module
     train_loader: Loader
     test_loader: Loader
     optimizer: torch.optim.Optimizer
     scheduler: LRScheduler | None = None
-    averaged: AveragedModel | None = None
+    average: MovingAverage | None = None
     test_name: str = "Test set"
 
     @property
     def tested(self) -> nn.Module:
         """The model that is tested and returned."""
-        return self.averaged.module if self.averaged else self.model
+        return self.average.model if self.average else self.model
+
+    def parts(self) -> dict:
+        """The parts that have a state."""
+        parts = {
+            "model": self.model,
+            "train_loader": self.train_loader,
+            "optimizer": self.optimizer,
+            "scheduler": self.scheduler,
+            "average": self.average,
+        }
+        return {name: part for name, part in parts.items() if part is not None}
+
+    def state_dict(self) -> dict:
+        """All that the next epoch depends on, PyTorch's random generators included."""
+        state = {name: part.state_dict() for name, part in self.parts().items()}
+        state["generator"] = torch.get_rng_state()
+        if self.device.type == "cuda":
+            state["device_generator"] = torch.cuda.get_rng_state(self.device)
+        if self.device.type == "mps":
+            state["device_generator"] = torch.mps.get_rng_state()
+        return state
+
+    def load_state_dict(self, state: Mapping) -> None:
+        """Restore what `state_dict` returned."""
+        for name, part in self.parts().items():
+            part.load_state_dict(state[name])
+        torch.set_rng_state(state["generator"])
+        if self.device.type == "cuda":
+            torch.cuda.set_rng_state(state["device_generator"], self.device)
+        if self.device.type == "mps":
+            torch.mps.set_rng_state(state["device_generator"])
 
 
 def fit(setup: Setup, epochs: Iterable[int]) -> Iterator[dict]:
@@ -151,36 +221,37 @@ def fit(setup: Setup, epochs: Iterable[int]) -> Iterator[dict]:
     `CyclicLR` step after every batch, any other scheduler after every epoch.
     """
     model, device, optimizer = setup.model, setup.device, setup.optimizer
-    per_batch = isinstance(setup.scheduler, (OneCycleLR, CyclicLR))
+    steps_per_batch = isinstance(setup.scheduler, (OneCycleLR, CyclicLR))
     for epoch in epochs:
         print(f"EPOCH: {epoch}")
-        started, result = time.perf_counter(), {"epoch": epoch}
-        result["learning_rate"] = optimizer.param_groups[0]["lr"]
-        scheduler = setup.scheduler if per_batch else None
-        result["train_loss"], result["train_accuracy"] = train(
-            model, device, setup.train_loader, optimizer, scheduler, setup.averaged, setup.precision
+        started = time.perf_counter()
+        learning_rate = optimizer.param_groups[0]["lr"]
+        scheduler = setup.scheduler if steps_per_batch else None
+        train_loss, train_accuracy = train(
+            model, device, setup.train_loader, optimizer, scheduler, setup.average
         )
-        result["seconds"] = time.perf_counter() - started
-        if setup.scheduler and not per_batch:
+        seconds = time.perf_counter() - started
+        if setup.scheduler and not steps_per_batch:
             setup.scheduler.step()
-        result["test_loss"], result["test_accuracy"] = test(
-            setup.tested, device, setup.test_loader, setup.test_name
-        )
-        yield result
+        test_loss, test_accuracy = test(setup.tested, device, setup.test_loader, setup.test_name)
+        yield {
+            "epoch": epoch,
+            "learning_rate": learning_rate,
+            "train_loss": train_loss,
+            "train_accuracy": train_accuracy,
+            "seconds": seconds,
+            "test_loss": test_loss,
+            "test_accuracy": test_accuracy,
+        }
 
 
-def moving_average(model: nn.Module, decay: float) -> AveragedModel:
-    """The exponential moving average of a model's weights and buffers, with a warm-up.
-
-    After n batches the decay is min(decay, (1 + n) / (10 + n)), as in TensorFlow's
-    ExponentialMovingAverage: the average soon forgets the first weights, which are random.
-    """
-
-    def update(averages: list[torch.Tensor], values: list[torch.Tensor], n: torch.Tensor) -> None:
-        count = int(n)
-        get_ema_multi_avg_fn(min(decay, (1 + count) / (10 + count)))(averages, values, n)
-
-    return AveragedModel(model, multi_avg_fn=update, use_buffers=True)
+def format_summary(history: Sequence[Mapping]) -> str:
+    """The line after the last epoch: its accuracy, and the lowest of the last five, in %."""
+    accuracies = [epoch["test_accuracy"] for epoch in history]
+    text = f"After epoch {len(accuracies)}: {accuracies[-1]:.2f} %"
+    if len(accuracies) >= 5:
+        text += f". Lowest of the last five epochs: {min(accuracies[-5:]):.2f} %"
+    return text
 
 
 def format_progress(batch: int, loss: float, accuracy: float) -> str:

@@ -1,24 +1,20 @@
 """The studies as data: each a question that several recipes answer, over several seeds.
 
 `REPORTS` are evaluated on the test set or on folds. `SELECTION` select or explain, on the
-validation split alone. `runner` runs them, `report` shows them.
+validation split alone. `runner` runs them, `rows` reads what is recorded, `report` shows it.
 """
 
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 
 from ..data import SPLITS
-from ..experiments import AUGMENTATION, BASIC, REGULARIZATION, STEPS, Experiment
+from ..experiments import AUGMENTATION, BASIC, REGULARIZATION
 from ..models import AugmentedNet, count_parameters
+from ..recipes import Experiment
 
-# The recipes of the notebooks of 2021, in float32 as then.
+# The recipes of the notebooks of 2021.
 ORIGINAL = {
-    "basic": Experiment(
-        "basic",
-        "BasicNet",
-        normalized=False,
-        optimizer_args={"lr": 0.05},
-        precision="float32",
-    ),
+    "basic": Experiment("basic", "BasicNet", normalized=False, optimizer_args={"lr": 0.05}),
     "regularization": Experiment(
         "regularization",
         "RegularizedNet",
@@ -26,7 +22,6 @@ ORIGINAL = {
         optimizer_args={"lr": 0.05},
         scheduler="StepLR",
         scheduler_args={"step_size": 5, "gamma": 0.1},
-        precision="float32",
     ),
     "augmentation": Experiment(
         "augmentation",
@@ -36,7 +31,6 @@ ORIGINAL = {
         optimizer_args={"lr": 0.015, "momentum": 0.9},
         scheduler="StepLR",
         scheduler_args={"step_size": 9, "gamma": 0.1},
-        precision="float32",
     ),
 }
 
@@ -47,50 +41,50 @@ class Study:
 
     question: str
     setting: str
-    experiments: dict[str, Experiment]
+    experiments: Mapping[str, Experiment]
     reference: str | None = None  # the label that the others are compared with, or "the row above"
     seeds: int = 10  # 1 to this number
-    more_seeds: dict[str, int] = field(default_factory=dict)  # of single labels
 
-    def runs(self, label: str, seeds: int | None = None) -> list[tuple[Experiment, int]]:
-        """The runs of one label: its recipe with each of its seeds, or with seeds 1 to `seeds`."""
-        count = seeds or self.more_seeds.get(label, self.seeds)
-        return [(self.experiments[label], seed) for seed in range(1, count + 1)]
-
-    def all_runs(self, seeds: int | None = None) -> list[tuple[Experiment, int]]:
-        """The runs of all labels."""
-        return [run for label in self.experiments for run in self.runs(label, seeds)]
+    def runs(self, seeds: int | None = None) -> list[tuple[Experiment, int]]:
+        """Every recipe with each seed, or with seeds 1 to `seeds`; one seed after the other."""
+        last = seeds or self.seeds
+        recipes = self.experiments.values()
+        return [(recipe, seed) for seed in range(1, last + 1) for recipe in recipes]
 
     def comparisons(self) -> dict[str, str]:
         """For each label that is compared with another, this other one."""
+        labels = list(self.experiments)
+        if self.reference is None:
+            return {}
         if self.reference == "the row above":
-            return dict(zip(list(self.experiments)[1:], self.experiments))
-        others = self.experiments if self.reference else ()
-        return {label: self.reference for label in others if label != self.reference}
+            return dict(zip(labels[1:], labels))
+        return {label: self.reference for label in labels if label != self.reference}
 
 
-def _vary(experiment: Experiment, **changes) -> Experiment:
-    """The experiment on the validation split, with changes; those of a dict are merged into it."""
-    merged = {
-        name: {**getattr(experiment, name), **change} if isinstance(change, dict) else change
-        for name, change in changes.items()
-    }
-    return replace(experiment, split="validation", **merged)
+def vary(experiment: Experiment, changes: Mapping[str, object]) -> Experiment:
+    """The experiment with changes, such as {"ema_decay": None} or {"optimizer_args.lr": 0.1}."""
+    for path, value in changes.items():
+        field, _, argument = path.partition(".")
+        if argument:
+            value = {**getattr(experiment, field), argument: value}
+        experiment = replace(experiment, **{field: value})
+    return experiment
+
+
+def sweep(experiment: Experiment, path: str, values: Iterable[float]) -> dict[str, Experiment]:
+    """The experiment with each of these values at `path`, as for `vary`; the labels are values."""
+    return {f"{value:g}": vary(experiment, {path: value}) for value in values}
 
 
 # These report, on the test set and on the folds of the training set.
 REPORTS = {
-    "steps": Study(
-        "What do the three steps reach?", "step", STEPS, more_seeds={"augmentation": 100}
+    "basic": Study("What does step 1 reach?", "step", {"basic": BASIC}),
+    "regularization": Study("What does step 2 reach?", "step", {"regularization": REGULARIZATION}),
+    "augmentation": Study(
+        "What does step 3 reach?", "step", {"augmentation": AUGMENTATION}, seeds=100
     ),
     "original": Study(
         "What do the recipes of the original series reach?", "original recipe", ORIGINAL
-    ),
-    "precision": Study(
-        "Does bfloat16 cost accuracy?",
-        "precision of step 3",
-        {name: replace(AUGMENTATION, precision=name) for name in ("bfloat16", "float32")},
-        "float32",
     ),
     "folds": Study(
         "What does step 3 reach on other images?",
@@ -111,33 +105,65 @@ REPORTS = {
 
 
 # These select or explain: they use the validation split alone.
-STEP_2 = _vary(REGULARIZATION)
-STEP_3 = _vary(AUGMENTATION)
+STEP_1 = replace(BASIC, split="validation")
+STEP_2 = replace(REGULARIZATION, split="validation")
+STEP_3 = replace(AUGMENTATION, split="validation")
 # The recipe of the original series, with a lower learning rate.
-_ADAM = _vary(ORIGINAL["regularization"], optimizer_args={"lr": 0.01}, precision="auto")
-_NO_BATCH_NORM = _vary(REGULARIZATION, model_args={"batch_norm": False})
+_ADAM = vary(ORIGINAL["regularization"], {"split": "validation", "optimizer_args.lr": 0.01})
 _COSINE = replace(_ADAM, scheduler="CosineAnnealingLR", scheduler_args={"T_max": 15})
+_ONE_CYCLE_ADAM = replace(STEP_2, optimizer="Adam", optimizer_args={"lr": 0.02})
+_NO_BATCH_NORM = replace(STEP_2, model_args={"batch_norm": False})
 _ARCHITECTURE = replace(STEP_2, model="AugmentedNet", model_args={})
 _AVERAGING = replace(_ARCHITECTURE, ema_decay=AUGMENTATION.ema_decay)
+# A long end at a low rate, as in the paper by Smith and Topin (2017): the learning rate rises over
+# this share of the run, falls over the same share, and is low for the rest.
+_THREE_PHASES = {"three_phase": True, "anneal_strategy": "linear", "cycle_momentum": False}
+_SHARES = (0.2, 0.25, 0.3, 0.35, 0.4)
 
 
 def _augmented(*parts: str) -> Experiment:
     """Step 3 with only these parts of its augmentation."""
+    names = (*parts, "interpolation")
     return replace(
-        _AVERAGING,
-        augmentation={part: AUGMENTATION.augmentation[part] for part in (*parts, "interpolation")},
+        _AVERAGING, augmentation={name: AUGMENTATION.augmentation[name] for name in names}
     )
 
 
+def _schedules(experiment: Experiment) -> dict[str, Experiment]:
+    """The recipe, and the same with a third phase after rises of several lengths."""
+    third_phase = replace(experiment, scheduler_args=_THREE_PHASES)
+    return {
+        "two phases, 0.15": vary(experiment, {"scheduler_args.pct_start": 0.15}),
+        **{
+            f"three phases, {label}": recipe
+            for label, recipe in sweep(third_phase, "scheduler_args.pct_start", _SHARES).items()
+        },
+    }
+
+
 SELECTION = {
+    "schedule_regularization": Study(
+        "Which share of the run should the learning rate rise in step 2?",
+        "phases of OneCycleLR, and the share of the first, step 2",
+        _schedules(STEP_2),
+        "two phases, 0.15",
+        seeds=5,
+    ),
+    "schedule_augmentation": Study(
+        "Which share of the run should the learning rate rise in step 3?",
+        "phases of OneCycleLR, and the share of the first, step 3",
+        _schedules(STEP_3),
+        "two phases, 0.15",
+        seeds=5,
+    ),
     "scheduler": Study(
         "Which optimizer and scheduler are best in step 2?",
         "optimizer, its learning rate and scheduler, step 2",
         {
             "Adam 0.01, StepLR(5)": _ADAM,
-            "Adam 0.01, StepLR(9)": _vary(_ADAM, scheduler_args={"step_size": 9}),
+            "Adam 0.01, StepLR(9)": vary(_ADAM, {"scheduler_args.step_size": 9}),
             "Adam 0.01, CosineAnnealingLR": _COSINE,
-            "Adam 0.02, OneCycleLR": replace(STEP_2, optimizer="Adam", optimizer_args={"lr": 0.02}),
+            "Adam 0.02, OneCycleLR": _ONE_CYCLE_ADAM,
             "SGD 0.2, OneCycleLR (step 2)": STEP_2,
         },
         "Adam 0.01, StepLR(5)",
@@ -145,19 +171,13 @@ SELECTION = {
     "learning_rate_basic": Study(
         "Which learning rate is best in step 1?",
         "learning rate of Adam, step 1",
-        {
-            f"{lr:g}": _vary(BASIC, optimizer_args={"lr": lr})
-            for lr in (0.002, 0.005, 0.01, 0.02, 0.05)
-        },
+        sweep(STEP_1, "optimizer_args.lr", (0.002, 0.005, 0.01, 0.02, 0.05)),
         "0.005",
     ),
     "learning_rate_regularization": Study(
         "Which learning rate is best in step 2?",
         "learning rate of SGD with OneCycleLR, step 2",
-        {
-            f"{lr:g}": _vary(REGULARIZATION, optimizer_args={"lr": lr})
-            for lr in (0.05, 0.1, 0.2, 0.4)
-        },
+        sweep(STEP_2, "optimizer_args.lr", (0.05, 0.1, 0.2, 0.4)),
         "0.2",
     ),
     "parts": Study(
@@ -166,30 +186,26 @@ SELECTION = {
         {
             "step 2": STEP_2,
             "no batch normalisation": _NO_BATCH_NORM,
-            "no batch normalisation, learning rate 0.02": _vary(
-                _NO_BATCH_NORM, optimizer_args={"lr": 0.02}
+            "no batch normalisation, learning rate 0.02": vary(
+                _NO_BATCH_NORM, {"optimizer_args.lr": 0.02}
             ),
             "no scheduler": replace(STEP_2, scheduler=None, scheduler_args={}),
-            **{
-                f"dropout {dropout}": _vary(REGULARIZATION, model_args={"dropout": dropout})
-                for dropout in (0.05, 0.1, 0.2)
-            },
+            "dropout 0.05": vary(STEP_2, {"model_args.dropout": 0.05}),
+            "dropout 0.1": vary(STEP_2, {"model_args.dropout": 0.1}),
+            "dropout 0.2": vary(STEP_2, {"model_args.dropout": 0.2}),
         },
         "step 2",
     ),
     "dropout": Study(
         "Which dropout is best with Adam and StepLR?",
         "dropout (probability)",
-        {
-            f"{dropout:g}": _vary(_ADAM, model_args={"dropout": dropout})
-            for dropout in (0.0, 0.01, 0.025, 0.05, 0.1, 0.2)
-        },
+        sweep(_ADAM, "model_args.dropout", (0.0, 0.01, 0.025, 0.05, 0.1, 0.2)),
         "0",
     ),
     "step_size": Study(
         "Which step size of StepLR is best with Adam?",
         "step size of StepLR (epochs)",
-        {f"{size}": _vary(_ADAM, scheduler_args={"step_size": size}) for size in (3, 5, 7, 9)},
+        sweep(_ADAM, "scheduler_args.step_size", (3, 5, 7, 9)),
         "5",
     ),
     "ablation": Study(
@@ -211,39 +227,39 @@ SELECTION = {
         "recipe",
         {
             "step 3": STEP_3,
-            "no averaging": replace(STEP_3, ema_decay=None),
-            "no rotation": _vary(STEP_3, augmentation={"degrees": 0}),
-            "no shift": _vary(STEP_3, augmentation={"translate": (0, 0)}),
-            "no scale": _vary(STEP_3, augmentation={"scale": (1, 1)}),
-            "no shear": _vary(STEP_3, augmentation={"shear": 0}),
-            "no weight decay": _vary(STEP_3, optimizer_args={"weight_decay": 0}),
+            "no averaging": vary(STEP_3, {"ema_decay": None}),
+            "no rotation": vary(STEP_3, {"augmentation.degrees": 0}),
+            "no shift": vary(STEP_3, {"augmentation.translate": (0, 0)}),
+            "no scale": vary(STEP_3, {"augmentation.scale": (1, 1)}),
+            "no shear": vary(STEP_3, {"augmentation.shear": 0}),
+            "no weight decay": vary(STEP_3, {"optimizer_args.weight_decay": 0}),
         },
         "step 3",
     ),
 }
 # The neighbours of step 3's recipe: each hyperparameter moved one step down and one step up.
 NEIGHBOURS = {
-    "learning rate 0.1": {"optimizer_args": {"lr": 0.1}},
-    "learning rate 0.4": {"optimizer_args": {"lr": 0.4}},
-    "weight decay 5e-5": {"optimizer_args": {"weight_decay": 5e-5}},
-    "weight decay 8e-4": {"optimizer_args": {"weight_decay": 8e-4}},
-    "momentum 0.85": {"optimizer_args": {"momentum": 0.85}},
-    "momentum 0.95": {"optimizer_args": {"momentum": 0.95}},
+    "learning rate 0.1": {"optimizer_args.lr": 0.1},
+    "learning rate 0.4": {"optimizer_args.lr": 0.4},
+    "weight decay 5e-5": {"optimizer_args.weight_decay": 5e-5},
+    "weight decay 8e-4": {"optimizer_args.weight_decay": 8e-4},
+    "momentum 0.85": {"optimizer_args.momentum": 0.85},
+    "momentum 0.95": {"optimizer_args.momentum": 0.95},
     "averaging 0.995": {"ema_decay": 0.995},
     "averaging 0.9995": {"ema_decay": 0.9995},
-    "warm-up 5 %": {"scheduler_args": {"pct_start": 0.05}},
-    "warm-up 30 %": {"scheduler_args": {"pct_start": 0.3}},
-    "batch 64, learning rate 0.1": {"batch_size": 64, "optimizer_args": {"lr": 0.1}},
-    "batch 256, learning rate 0.4": {"batch_size": 256, "optimizer_args": {"lr": 0.4}},
-    "rotation ± 5°": {"augmentation": {"degrees": 5}},
-    "rotation ± 15°": {"augmentation": {"degrees": 15}},
-    "no shift": {"augmentation": {"translate": (0, 0)}},
-    "shift ± 2 pixels": {"augmentation": {"translate": (2 / 28, 2 / 28)}},
-    "scale ± 5 %": {"augmentation": {"scale": (0.95, 1.05)}},
-    "scale ± 15 %": {"augmentation": {"scale": (0.85, 1.15)}},
-    "no shear": {"augmentation": {"shear": 0}},
-    "shear ± 12°": {"augmentation": {"shear": 12}},
-    "bilinear interpolation": {"augmentation": {"interpolation": "bilinear"}},
+    "warm-up 5 %": {"scheduler_args.pct_start": 0.05},
+    "warm-up 30 %": {"scheduler_args.pct_start": 0.3},
+    "batch 64, learning rate 0.1": {"batch_size": 64, "optimizer_args.lr": 0.1},
+    "batch 256, learning rate 0.4": {"batch_size": 256, "optimizer_args.lr": 0.4},
+    "rotation ± 5°": {"augmentation.degrees": 5},
+    "rotation ± 15°": {"augmentation.degrees": 15},
+    "no shift": {"augmentation.translate": (0, 0)},
+    "shift ± 2 pixels": {"augmentation.translate": (2 / 28, 2 / 28)},
+    "scale ± 5 %": {"augmentation.scale": (0.95, 1.05)},
+    "scale ± 15 %": {"augmentation.scale": (0.85, 1.15)},
+    "no shear": {"augmentation.shear": 0},
+    "shear ± 12°": {"augmentation.shear": 12},
+    "bilinear interpolation": {"augmentation.interpolation": "bilinear"},
 }
 SELECTION |= {
     "sensitivity": Study(
@@ -251,7 +267,7 @@ SELECTION |= {
         "recipe",
         {
             "step 3": STEP_3,
-            **{label: _vary(STEP_3, **change) for label, change in NEIGHBOURS.items()},
+            **{label: vary(STEP_3, changes) for label, changes in NEIGHBOURS.items()},
         },
         "step 3",
         seeds=5,
@@ -259,7 +275,7 @@ SELECTION |= {
     "epochs": Study(
         "What is an epoch worth?",
         "epochs of step 3, each with its whole schedule",
-        {f"{epochs}": _vary(STEP_3, epochs=epochs) for epochs in (2, 3, 5, 8, 10, 15)},
+        sweep(STEP_3, "epochs", (2, 3, 5, 8, 10, 15)),
         "15",
     ),
 }

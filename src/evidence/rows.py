@@ -1,0 +1,112 @@
+"""What the records say of a study: one row for each recipe, computed once, then shown.
+
+`tables` and `pictures` show rows; nothing else reads the records of the studies.
+"""
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
+
+from .. import store
+from ..experiments import STEPS
+from ..recipes import Experiment
+from . import measures
+from .measures import Interval
+from .studies import STUDIES
+
+
+@dataclass(frozen=True)
+class Row:
+    """The recorded runs of a recipe, and what follows from them.
+
+    `histories`, `lowest` and `last` are of the runs that train, in the order of their seeds.
+    """
+
+    label: str
+    records: list[dict]
+    histories: list[list[dict]]
+    lowest: list[float]  # accuracy in % of each run: the lowest of the last five epochs
+    last: list[float]  # and that of the last epoch
+    consistent: int  # runs
+    difference: Interval | None = None  # of the lowest from the reference's, in percentage points
+
+    @property
+    def all_train(self) -> bool:
+        """Whether every recorded run trains; only such rows are compared."""
+        return 0 < len(self.histories) == len(self.records)
+
+
+def study_rows(name: str) -> list[Row]:
+    """The rows of a study, all from one platform: the one on which most of its runs were made."""
+    study = STUDIES[name]
+    runs = _recorded_runs(name)
+    rows = {label: _summarize(label, records) for label, records in runs.items()}
+    for label, reference in study.comparisons().items():
+        row, other = rows[label], rows[reference]
+        if row.all_train and other.all_train:
+            difference = measures.difference(row.lowest, other.lowest)
+            rows[label] = replace(row, difference=difference)
+    return list(rows.values())
+
+
+def study_row(name: str, label: str) -> Row:
+    """One row of a study."""
+    return next(row for row in study_rows(name) if row.label == label)
+
+
+def _summarize(label: str, records: list[dict]) -> Row:
+    histories = measures.trained(records)
+    return Row(
+        label,
+        records,
+        histories,
+        lowest=[measures.lowest(history) for history in histories],
+        last=[measures.last(history) for history in histories],
+        consistent=sum(measures.is_consistent(record) for record in records),
+    )
+
+
+def _recorded_runs(name: str) -> dict[str, list[dict]]:
+    """The records of a study on one platform, for each label in the order of the seeds."""
+    study = STUDIES[name]
+    records = load_study_records()
+    platforms = sorted({store.platform(record) for record in records.values()})
+    best = {label: [] for label in study.experiments}
+    for platform in platforms:
+        candidate = {
+            label: _find(records, experiment, study.seeds, platform)
+            for label, experiment in study.experiments.items()
+        }
+        if _count(candidate.values()) > _count(best.values()):
+            best = candidate
+    return best
+
+
+def load_study_records() -> dict[str, dict]:
+    """The recorded runs of all studies, by their keys."""
+    # The earlier studies were made in bfloat16 or float32; those of today replace them.
+    earlier = store.load_records(store.EVIDENCE / "earlier_studies.jsonl")
+    return earlier | store.load_records(store.EVIDENCE / "study.jsonl")
+
+
+def _find(
+    records: dict[str, dict], experiment: Experiment, seeds: int, platform: str
+) -> list[dict]:
+    recipe = asdict(experiment)
+    keys = [f"{store.run_key(recipe, seed)} on {platform}" for seed in range(1, seeds + 1)]
+    return [records[key] for key in keys if key in records]
+
+
+def _count(lists: Iterable[list]) -> int:
+    return sum(map(len, lists))
+
+
+def seed1_record(step: str) -> dict:
+    """The record of the run that a step's notebook shows: seed 1, the newest if there are several.
+
+    Raises RuntimeError if there is none.
+    """
+    wanted = store.run_key(asdict(STEPS[step]), 1)
+    for record in reversed(store.load_records(store.EVIDENCE / "runs.jsonl").values()):
+        if store.run_key(record["recipe"], record["seed"]) == wanted:
+            return record
+    raise RuntimeError(f"there is no record of {step} with seed 1: run its notebook")

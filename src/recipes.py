@@ -1,0 +1,196 @@
+"""A whole recipe as data, and the parts of a run that it describes: model, optimizer and so on.
+
+Read `Experiment` first. It refuses a wrong value when it is made; the `build_…` functions at the
+end make the parts.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from frozendict import deepfreeze, frozendict
+from torch import nn, optim
+from torch.optim import lr_scheduler
+
+from .data import SPLITS, RandomAffine
+from .models import MODELS
+
+OPTIMIZERS = {
+    optimizer.__name__: optimizer
+    for optimizer in (
+        optim.SGD,
+        optim.Adam,
+        optim.AdamW,
+        optim.NAdam,
+        optim.RAdam,
+        optim.Adamax,
+        optim.RMSprop,
+        optim.Adagrad,
+        optim.Adadelta,
+        optim.Rprop,
+    )
+}
+FUSED = ("SGD", "Adam", "AdamW")  # have a fused implementation, the default here: it is faster
+SCHEDULERS = {
+    scheduler.__name__: scheduler
+    for scheduler in (
+        lr_scheduler.StepLR,
+        lr_scheduler.MultiStepLR,
+        lr_scheduler.ExponentialLR,
+        lr_scheduler.PolynomialLR,
+        lr_scheduler.LinearLR,
+        lr_scheduler.ConstantLR,
+        lr_scheduler.CosineAnnealingLR,
+        lr_scheduler.CosineAnnealingWarmRestarts,
+        lr_scheduler.OneCycleLR,
+        lr_scheduler.CyclicLR,
+    )
+}
+
+
+class OneLineError:
+    """Jupyter shows the message of such an error, without a traceback."""
+
+    def _render_traceback_(self) -> list[str]:
+        return [f"{type(self).__name__}: {self}"]
+
+
+class RecipeError(OneLineError, ValueError):
+    """A value of a recipe is wrong; the message, one line, names the field and the value."""
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A whole recipe. With a seed, a run is reproducible bit for bit on one machine.
+
+    Each `…_args` is passed to the class named before it; `MODELS`, `OPTIMIZERS` and `SCHEDULERS`
+    hold the names. Raises RecipeError for an invalid value. Records identify a run by these values
+    and the seed, not by the code of the model: give a changed network a name of its own.
+    """
+
+    name: str
+    model: str
+    model_args: Mapping = field(default_factory=dict)
+    normalized: bool = True  # images with mean 0 and standard deviation 1; else in [0, 1]
+    augmentation: Mapping | None = None  # arguments of data.RandomAffine; None: no augmentation
+    epochs: int = 15
+    batch_size: int = 128
+    optimizer: str = "Adam"
+    optimizer_args: Mapping = field(default_factory=dict)
+    scheduler: str | None = None  # OneCycleLR gets max_lr, the optimizer's lr, and total_steps
+    scheduler_args: Mapping = field(default_factory=dict)
+    ema_decay: float | None = None  # per batch, of the average of the weights, which is tested
+    split: str = "test"  # to evaluate on: "test", "validation" for selection, or a fold
+
+    def __post_init__(self):
+        for name, value in vars(self).items():
+            try:
+                json.dumps(value)  # as the record will hold it
+            except TypeError as error:
+                raise RecipeError(f"{name}={value!r}: {error}") from None
+            object.__setattr__(self, name, deepfreeze(value))
+        if self.split == "fold 6":
+            object.__setattr__(self, "split", "validation")
+        _check_values(self)
+        _check_parts(self)
+
+
+def _check_values(experiment: Experiment) -> None:
+    """Raise RecipeError for a value that is wrong by itself."""
+
+    def require(condition: bool, name: str, rule: str) -> None:
+        if not condition:
+            raise RecipeError(f"{name}={_shown(getattr(experiment, name))}: {rule}")
+
+    name = experiment.name
+    valid = isinstance(name, str) and re.fullmatch(r"\w[\w .+-]{0,99}", name) is not None
+    require(valid, "name", "must be up to 100 letters, digits, spaces, '.', '+', '-' and '_'")
+    for count in ("epochs", "batch_size"):
+        value = getattr(experiment, count)
+        require(type(value) is int and value > 0, count, "must be a positive integer")
+    require(isinstance(experiment.normalized, bool), "normalized", "must be True or False")
+    decay = experiment.ema_decay
+    valid = decay is None or (isinstance(decay, float) and 0 < decay < 1)
+    require(valid, "ema_decay", "must be None or between 0 and 1")
+    require(experiment.split in SPLITS, "split", f"choose one of {', '.join(SPLITS)}")
+    for arguments in ("model_args", "optimizer_args", "scheduler_args"):
+        require(isinstance(getattr(experiment, arguments), Mapping), arguments, "must be a dict")
+    valid = experiment.augmentation is None or bool(experiment.augmentation)
+    require(valid, "augmentation", "must be None or name at least one argument")
+    unused = experiment.scheduler is None and experiment.scheduler_args
+    require(not unused, "scheduler_args", "there is no scheduler to pass them to")
+
+
+def _check_parts(experiment: Experiment) -> None:
+    """Raise RecipeError for a name or an argument with which a part of the run cannot be built."""
+    classes = {"model": MODELS, "optimizer": OPTIMIZERS, "scheduler": SCHEDULERS | {None: None}}
+    for part, known in classes.items():
+        name = getattr(experiment, part)
+        if name not in known:
+            names = ", ".join(filter(None, known))
+            raise RecipeError(f"{part}={name!r}: choose one of {names}")
+    with _blame("model_args", experiment.model_args), torch.random.fork_rng(devices=[]):
+        build_model(experiment)
+    with _blame("augmentation", experiment.augmentation):
+        build_augmentation(experiment)
+    weight = nn.Parameter(torch.zeros(1))
+    weight.grad = torch.zeros(1)
+    with _blame("optimizer_args", _optimizer_arguments(experiment)):
+        optimizer = build_optimizer(experiment, [weight])
+        optimizer.step()
+    with _blame("scheduler_args", experiment.scheduler_args):
+        scheduler = build_scheduler(experiment, optimizer, 100 * experiment.epochs)
+        if scheduler:
+            optimizer.step()  # before the scheduler's, or PyTorch warns
+            scheduler.step()
+
+
+@contextmanager
+def _blame(name: str, value: object) -> Iterator[None]:
+    """Turn what PyTorch or torchvision refuses into a RecipeError that names field and value."""
+    try:
+        yield
+    except (TypeError, ValueError, RuntimeError, ArithmeticError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise RecipeError(f"{name}={_shown(value)}: {reason}") from error
+
+
+def _shown(value: object) -> str:
+    return repr(dict(value)) if isinstance(value, Mapping) else repr(value)
+
+
+def build_model(experiment: Experiment) -> nn.Module:
+    """The network of a recipe, with random weights."""
+    return MODELS[experiment.model](**experiment.model_args)
+
+
+def build_augmentation(experiment: Experiment) -> RandomAffine | None:
+    """The random transform of the training images, if the recipe has one."""
+    return RandomAffine(**experiment.augmentation) if experiment.augmentation else None
+
+
+def build_optimizer(
+    experiment: Experiment, parameters: Iterable[nn.Parameter]
+) -> torch.optim.Optimizer:
+    """The optimizer of a recipe for these parameters."""
+    return OPTIMIZERS[experiment.optimizer](parameters, **_optimizer_arguments(experiment))
+
+
+def _optimizer_arguments(experiment: Experiment) -> Mapping:
+    defaults = {"fused": True} if experiment.optimizer in FUSED else {}
+    return frozendict(defaults | experiment.optimizer_args)
+
+
+def build_scheduler(
+    experiment: Experiment, optimizer: torch.optim.Optimizer, steps: int
+) -> lr_scheduler.LRScheduler | None:
+    """The learning-rate scheduler of a recipe, if it has one; `steps` are the batches of a run."""
+    if experiment.scheduler is None:
+        return None
+    defaults = {}
+    if experiment.scheduler == "OneCycleLR":
+        defaults = {"max_lr": optimizer.param_groups[0]["lr"], "total_steps": steps}
+    return SCHEDULERS[experiment.scheduler](optimizer, **defaults | experiment.scheduler_args)
