@@ -1,6 +1,6 @@
 # make run   executes the three notebooks in place, then publishes their runs: tables, pictures, page
 # make test  runs ruff and the tests
-# make clean removes what git does not know: environment, caches, unfinished runs and your own records
+# make clean removes the environment and the caches; what you ran in results/local stays
 
 PYTHON ?= python3
 PY := .venv/bin/python
@@ -28,4 +28,4 @@ test: .venv/installed
 clean:
 	rm -rf .venv .pytest_cache .ruff_cache .hypothesis Notebooks/.ipynb_checkpoints
 	rm -rf src/__pycache__ src/demo/__pycache__ src/evidence/__pycache__ tests/__pycache__
-	rm -rf results/.lock results/.checkpoints results/local
+	rm -rf results/.lock

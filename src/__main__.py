@@ -75,13 +75,6 @@ def predict(args: argparse.Namespace) -> None:
         raise RuntimeError("\n".join(errors))
 
 
-def page(args: argparse.Namespace) -> None:
-    from .demo import page
-    from .evidence.report import page_numbers
-
-    page.write(page_numbers())
-
-
 def report(args: argparse.Namespace) -> None:
     from .evidence.report import check, write
 
@@ -114,8 +107,7 @@ def parser() -> argparse.ArgumentParser:
     add("image", nargs="+", help="PNG, JPEG or any other image file with one digit")
     add("--json", action="store_true", help="print a list of objects, with all probabilities")
     add("--show", metavar="PICTURE", type=Path, help="draw what was found, and the answers")
-    command(page, "write docs/index.html, the page for drawing a digit")
-    add = command(report, "publish what was run here: tables, pictures and the page")
+    add = command(report, "publish what was run here: tables, numbers, pictures and the page")
     add("--check", action="store_true", help="change nothing; fail if something does not agree")
     return root
 

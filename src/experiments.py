@@ -96,22 +96,18 @@ def run(
         history = [] if fresh else _resume(checkpoint, setup)
         earlier = sum(epoch["seconds"] for epoch in history)
         try:
-            for epoch in fit(setup, range(len(history) + 1, experiment.epochs + 1)):
-                history.append(epoch)
-                checkpoint.save(setup.state_dict(), history)
+            _train(setup, history, experiment.epochs, checkpoint)
             record["errors"] = _find_errors(setup)
-            print(format_summary(history))
-        except KeyboardInterrupt:
-            done = f"Interrupted after {len(history)} of {experiment.epochs} epochs"
-            raise Interrupted(f"{done}. Run the same command, or cell, again to resume.") from None
         except DivergenceError as error:
             failure = error
             record["failed"] = str(error)
     record["history"] = history
     record["seconds"] = earlier + time.perf_counter() - started
     record["finished"] = datetime.now(UTC).isoformat(timespec="seconds")
-    unrecorded = smoke_test or file is None
-    if unrecorded or _save(file, experiment, record, setup.tested):
+    done = True
+    if file is not None and not smoke_test:
+        done = _save(file, experiment, record, setup.tested)
+    if done:
         checkpoint.remove()
     if failure:
         failure.record = record
@@ -192,6 +188,18 @@ def _resume(checkpoint: store.Checkpoint, setup: Setup) -> list[dict]:
         setup.load_state_dict(state)
         print(f"Resuming an interrupted run after epoch {len(history)}.")
     return history
+
+
+def _train(setup: Setup, history: list[dict], epochs: int, checkpoint: store.Checkpoint) -> None:
+    """Train until the history has so many epochs; a checkpoint is saved after each."""
+    try:
+        for epoch in fit(setup, range(len(history) + 1, epochs + 1)):
+            history.append(epoch)
+            checkpoint.save(setup.state_dict(), history)
+    except KeyboardInterrupt:
+        done = f"Interrupted after {len(history)} of {epochs} epochs"
+        raise Interrupted(f"{done}. Run the same command, or cell, again to resume.") from None
+    print(format_summary(history))
 
 
 def _find_errors(setup: Setup) -> list[list[int]]:

@@ -45,9 +45,9 @@ def digits(
         )
     for axes, title in zip(grid.flat, titles):
         axes.set_title(title, fontsize=9, pad=3)
-    place = {"xycoords": "axes fraction", "ha": "right", "va": "center", "fontsize": 10}
+    style = {"xycoords": "axes fraction", "ha": "right", "va": "center", "fontsize": 10}
     for axes, name in zip(grid[:, 0], rows):
-        axes.annotate(name, (-0.1, 0.5), **place)
+        axes.annotate(name, (-0.1, 0.5), **style)
     if limits != (0, 1):
         figure.colorbar(drawn, ax=grid, aspect=8, label="pixel value")
     return figure
@@ -60,7 +60,7 @@ def receptive_fields(layers: Mapping[str, nn.Module], image: torch.Tensor) -> Fi
     The output is the one in the middle of its map. `layers` are applied one after the other, to 784
     images that have NaN in one pixel each: the output is NaN if it depends on that pixel.
     """
-    maps = torch.diag(torch.full((784,), torch.nan)).nan_to_num(nan=torch.nan).view(784, 1, 28, 28)
+    maps = torch.zeros(784, 784).fill_diagonal_(torch.nan).view(784, 1, 28, 28)
     figure, row = plt.subplots(1, len(layers), figsize=(1.2 * len(layers), 1.8), squeeze=False)
     for axes, (name, layer) in zip(row.flat, layers.items()):
         maps = layer.cpu().eval()(maps)
@@ -80,9 +80,9 @@ def filters(weights: torch.Tensor, maps: torch.Tensor) -> Figure:
     figure, grid = plt.subplots(2, len(weights), figsize=(0.8 * len(weights) + 0.8, 2))
     weights, maps = weights.detach().cpu().numpy(), maps.detach().cpu().numpy()
     limit = abs(weights).max()
-    for axes, weight, made in zip(grid.T, weights, maps, strict=True):
+    for axes, weight, feature_map in zip(grid.T, weights, maps, strict=True):
         drawn = axes[0].imshow(weight[0], cmap="RdBu_r", vmin=-limit, vmax=limit)
-        axes[1].imshow(made, cmap="gray_r")
+        axes[1].imshow(feature_map, cmap="gray_r")
     for axes in grid.flat:
         axes.set_axis_off()
     figure.colorbar(drawn, ax=grid, label="weight", shrink=0.5, anchor=(0, 1))
@@ -143,7 +143,7 @@ def curves(history: Sequence[Mapping], split: str = "test", target: float = 99.4
     return figure
 
 
-def mark_target(axes: Axes, target: float = 99.4) -> None:
+def mark_target(axes: Axes, target: float) -> None:
     """Draw a line at an accuracy in %."""
     axes.axhline(target, color=GREY, ls="--", lw=1.2)
     style = {"color": GREY, "fontsize": 9, "va": "center"}

@@ -38,12 +38,24 @@ def mnist():
 
 
 @pytest.fixture
-def results(tmp_path, monkeypatch):
-    """The folder to which this test's records and checkpoints go."""
+def output(tmp_path, monkeypatch):
+    """The folder to which this test's records, weights and checkpoints go."""
     from src import store
 
-    monkeypatch.setattr(store, "RESULTS", tmp_path)
-    return tmp_path
+    folder = tmp_path / "output"
+    monkeypatch.setattr(store, "OUTPUT", folder)
+    return folder
+
+
+@pytest.fixture
+def evidence(tmp_path, monkeypatch):
+    """An empty folder in place of the evidence."""
+    from src import store
+
+    folder = tmp_path / "evidence"
+    folder.mkdir()
+    monkeypatch.setattr(store, "EVIDENCE", folder)
+    return folder
 
 
 @pytest.fixture

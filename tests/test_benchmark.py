@@ -1,55 +1,51 @@
 """The benchmark compares pipelines that do the same work, and reports what it measured."""
 
-from concurrent.futures import Executor, Future
-
 import pytest
 import torch
 
-from src.data import Loader, RandomAffine, normalize
-from src.evidence import benchmark, tables
-from src.experiments import AUGMENTATION
+from src.data import normalize
+from src.evidence import benchmark, tables, usual_pipeline
+from src.experiments import AUGMENTATION, BASIC, REGULARIZATION
 
 
-@pytest.mark.parametrize("normalized", [False, True])
-def test_the_usual_pipeline_yields_the_same_images(normalized, mnist):
-    images, labels = (part[:128] for part in mnist[1])
-    ours = Loader(images, labels, 128, normalized=normalized)
-    usual, target = next(iter(benchmark.usual_loader(ours, workers=0)))
-    torch.testing.assert_close(usual, next(iter(ours))[0])
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """MNIST as torchvision's data set reads it."""
+    folder = tmp_path_factory.mktemp("mnist")
+    benchmark.extract_mnist(folder)
+    return folder
+
+
+@pytest.mark.parametrize("experiment", [BASIC, REGULARIZATION], ids=lambda recipe: recipe.name)
+def test_the_usual_pipeline_trains_on_the_same_images(experiment, root, mnist):
+    train_loader, test_loader = usual_pipeline.make_loaders(experiment, root, workers=0)
+    assert len(train_loader.dataset) == 60_000 and train_loader.batch_size == 128
+    data, target = next(iter(test_loader))
+    images, labels = (part[: len(data)] for part in mnist[1])
+    torch.testing.assert_close(data, normalize(images) if experiment.normalized else images)
     assert torch.equal(target, labels)
 
 
-def test_the_usual_pipeline_augments_and_shuffles_if_ours_does(mnist):
-    images, labels = (part[:128] for part in mnist[1])
-    augment = RandomAffine(**AUGMENTATION.augmentation)
-    ours = Loader(images, labels, 128, torch.Generator(), augment)
-    usual, target = next(iter(benchmark.usual_loader(ours, workers=0)))
+def test_the_usual_pipeline_augments_and_shuffles(root, mnist):
+    train_loader, _ = usual_pipeline.make_loaders(AUGMENTATION, root, share=0.002, workers=0)
+    images, labels = (part[:120] for part in mnist[0])
+    data, target = next(iter(train_loader))
     assert not torch.equal(target, labels) and target.bincount().equal(labels.bincount())
     plain = normalize(images)
-    changed = sum((plain - image).abs().sum((1, 2, 3)).min().item() > 1 for image in usual)
-    assert changed > 100  # of 128; a small transform may leave an image as it is
+    changes = [(plain - image).abs().sum((1, 2, 3)).min().item() for image in data]
+    assert sum(change > 1 for change in changes) > 95  # a small transform may change nothing
 
 
-class InThisProcess(Executor):
-    """Stands in for the executor: a new process takes seconds to import torch."""
+def test_a_quick_benchmark_measures_both_pipelines_and_records_nothing(monkeypatch, smoke, output):
+    def measure_here(measure, experiment, root, share, device):  # a process takes seconds to start
+        return measure(experiment, root, share / 5, device)
 
-    def __init__(self, *_, **__):
-        pass
-
-    def submit(self, function, *arguments):
-        future = Future()
-        future.set_result(function(*arguments))
-        return future
-
-
-def test_a_quick_benchmark_measures_every_pipeline_and_records_nothing(monkeypatch, smoke, results):
-    usual = benchmark.usual_loader
-    monkeypatch.setattr(benchmark, "usual_loader", lambda ours: usual(ours, workers=0))
-    monkeypatch.setattr(benchmark, "ProcessPoolExecutor", InThisProcess)
-    monkeypatch.setattr(benchmark, "pick_precision", lambda device: "bfloat16")
-    record = benchmark.benchmark(["basic"], turns=1, quick=True, device="cpu")
-    assert list(record["seconds"]["basic"]) == [benchmark.USUAL, *benchmark.OURS]
-    assert all(seconds > 0 for runs in record["seconds"]["basic"].values() for seconds in runs)
+    monkeypatch.setattr(benchmark, "_measure_in_new_process", measure_here)
+    monkeypatch.setattr(usual_pipeline, "WORKERS", 0)
+    record = benchmark.benchmark(["augmentation"], turns=1, quick=True, device="cpu")
+    seconds = record["seconds"]["augmentation"]
+    assert list(seconds) == [benchmark.USUAL, benchmark.OURS]
+    assert all(second > 0 for runs in seconds.values() for second in runs)
     rows = tables.speed_table(record).splitlines()[2:]
-    assert len(rows) == 3 and rows[0].endswith("| 1.0 (1.0 to 1.0) |")
-    assert not any(results.iterdir())
+    assert len(rows) == 2 and rows[0].endswith("| 1.0 (1.0 to 1.0) |")
+    assert not output.exists()

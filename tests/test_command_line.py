@@ -1,17 +1,16 @@
 """The command line says what it does, does it, and refuses what it cannot do."""
 
 import re
-import shutil
 
 import pytest
 from drawings import clean, save
 
+import src
 from src import __main__, experiments
 from src.evidence.report import README
-from src.store import results_path
 
 
-@pytest.mark.parametrize("command", ["train", "study", "bench", "predict", "page", "report"])
+@pytest.mark.parametrize("command", ["train", "study", "bench", "predict", "report"])
 def test_every_command_has_a_help(command, cli):
     assert re.search(rf"^ +{command} ", cli("--help").out, re.MULTILINE)
     done = cli(command, "--help")
@@ -46,7 +45,6 @@ def test_train_passes_every_option_on(cli, monkeypatch):
 
 def test_whatever_the_terminal_can_encode(python, tmp_path):
     path = save(clean(7), tmp_path, "😀")
-    shutil.copy(results_path("augmentation.pt"), tmp_path)
     code = "import sys; from src.__main__ import main; main(['train', 'basic']); "
     code += "main(['predict', sys.argv[1]])"
     options = {"PYTHONIOENCODING": "ascii", "MNIST_RESULTS": str(tmp_path), "MNIST_REDUCED": "1"}
@@ -75,7 +73,7 @@ def test_a_reader_that_leaves_ends_the_command_quietly(python):
         ("train basic --seed -1", 2, "the seed must be a non-negative integer below 2**63, got -1"),
         ("train basic --device abacus", 2, "device 'abacus' is not available here: choose 'cuda'"),
         ("train basic --device cuda:99", 2, "device 'cuda:99' is not available here"),
-        ("study drop", 2, "unknown study 'drop': choose from steps, original"),
+        ("study drop", 2, "unknown study 'drop': choose from basic, regul"),
         ("bench basics", 2, "unknown step 'basics': choose from basic, regularization, "),
         ("predict nowhere.png", 1, "nowhere.png does not exist"),
     ],
@@ -93,3 +91,14 @@ def test_an_error_without_a_message_is_named(cli, monkeypatch):
 
 def test_steps_are_those_of_the_experiments():
     assert list(experiments.STEPS) == __main__.STEPS
+
+
+@pytest.mark.parametrize("installed", ["2.5.1+cu121", "1.13.0"])
+def test_an_older_pytorch_is_one_line(installed):
+    with pytest.raises(SystemExit, match=f"^PyTorch {re.escape(installed)} is too old: install "):
+        src.check_torch(installed)
+
+
+@pytest.mark.parametrize("installed", ["2.6.0", "2.10.0a0+git", "3.0"])
+def test_a_newer_pytorch_is_accepted(installed):
+    src.check_torch(installed)

@@ -4,12 +4,14 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from src import device
 from src.experiments import AUGMENTATION, BASIC, run
 from src.models import MODELS
 
@@ -42,9 +44,9 @@ def signal_in_epoch_3(number, code, epochs, folder):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="sends a signal that Windows lacks")
-def test_a_killed_process_resumes_bit_for_bit(results, monkeypatch, capsys):
+def test_a_killed_process_resumes_bit_for_bit(output, monkeypatch, capsys):
     code = "from test_interruption import RECIPE, run; run(RECIPE, 3, 'cpu')"
-    assert signal_in_epoch_3(signal.SIGKILL, code, 4, results)[0] == -signal.SIGKILL
+    assert signal_in_epoch_3(signal.SIGKILL, code, 4, output)[0] == -signal.SIGKILL
 
     def outcome(fresh):
         model, record = run(RECIPE, 3, "cpu", fresh=fresh)
@@ -55,7 +57,7 @@ def test_a_killed_process_resumes_bit_for_bit(results, monkeypatch, capsys):
     resumed = outcome(fresh=False)
     assert "Resuming an interrupted run after epoch " in capsys.readouterr().out
     assert resumed == outcome(fresh=True)
-    assert not any((results / ".checkpoints").iterdir())
+    assert not any((output / ".checkpoints").iterdir())
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="sends a signal that Windows lacks")
@@ -71,7 +73,7 @@ def test_ctrl_c_on_the_command_line_is_one_line(tmp_path):
 
 
 @pytest.fixture
-def interrupted(results, monkeypatch):
+def interrupted(output, monkeypatch):
     """Interrupts a run of BASIC for three short epochs after the first; returns its checkpoint."""
     monkeypatch.setenv("MNIST_REDUCED", "3")
     from src import training
@@ -79,7 +81,7 @@ def interrupted(results, monkeypatch):
     test = training.test
 
     def press_ctrl_c(*args, **options):
-        if list((results / ".checkpoints").glob("*.pt")):
+        if list((output / ".checkpoints").glob("*.pt")):
             raise KeyboardInterrupt
         return test(*args, **options)
 
@@ -89,7 +91,7 @@ def interrupted(results, monkeypatch):
             KeyboardInterrupt, match="Interrupted after 1 of 3 epochs. Run the same command"
         ):
             run(BASIC, progress=False)
-    (checkpoint,) = (results / ".checkpoints").glob("*.pt")
+    (checkpoint,) = (output / ".checkpoints").glob("*.pt")
     return checkpoint
 
 
@@ -116,7 +118,7 @@ def test_an_unusable_checkpoint_is_reported_and_the_run_starts_over(
     class Changed(MODELS["BasicNet"]):  # layers of the same shapes: the weights would load
         def __init__(self):
             super().__init__()
-            self.features[0][1] = torch.nn.Tanh()
+            self.features[0][1] = torch.nn.LeakyReLU(5.0)
 
     whole = interrupted.read_bytes()
     if fault == "of another model":
@@ -126,5 +128,49 @@ def test_an_unusable_checkpoint_is_reported_and_the_run_starts_over(
     _, record = run(BASIC, progress=False)
     assert len(record["history"]) == 3
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"{interrupted.name} is damaged, or of another model, ")
-    assert line.endswith(": starting over")
+    reason = "was saved with other code, " if fault == "of another model" else "is damaged"
+    assert line.startswith(f"{interrupted.name} {reason}") and line.endswith(": starting over")
+
+
+def test_code_that_is_changed_does_not_resume_a_run(monkeypatch):
+    class Sloped(torch.nn.Module):
+        def __init__(self, slope):
+            super().__init__()
+            self.activation = torch.nn.LeakyReLU(slope)
+
+    assert device.hash_source(Sloped(0.01)) == device.hash_source(Sloped(0.01))
+    assert device.hash_source(Sloped(0.01)) != device.hash_source(Sloped(5.0))
+    before = device.hash_source(Sloped(0.01))
+    monkeypatch.setattr(device, "TRAINING_PATH", device.TRAINING_PATH[:-1])
+    assert device.hash_source(Sloped(0.01)) != before
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sends a signal that Windows lacks")
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_a_study_that_is_told_to_end_ends_with_its_workers_and_resumes(name, tmp_path):
+    code = (
+        "import signal; signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"
+        "from src.__main__ import main\n"
+        "main(['study', 'basic', '--jobs', '2', '--device', 'cpu'])"
+    )
+    environment = {**os.environ, "MNIST_REDUCED": "500", "MNIST_RESULTS": str(tmp_path)}
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        cwd=Path(__file__).parent.parent,
+        env=environment,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+        start_new_session=True,  # so that its workers are found
+    )
+    deadline = time.monotonic() + 120
+    while len(list(tmp_path.glob(".checkpoints/basic*.pt"))) < 2:
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.1)
+    process.send_signal(getattr(signal, name))
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert errors.splitlines()[-1].endswith("Interrupted. Run the same command again to resume.")
+    with pytest.raises(ProcessLookupError):  # nobody is left of this session
+        for _ in range(100):
+            os.killpg(process.pid, 0)
+            time.sleep(0.1)

@@ -9,13 +9,13 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-from src.evidence.report import ROOT, notebook_path
-from src.experiments import STEPS, Experiment
-from src.store import load_records
+from src.evidence.report import NOTEBOOKS, ROOT
+from src.experiments import STEPS
+from src.recipes import Experiment
 
 
 def read(step):
-    return nbformat.read(notebook_path(step), as_version=4)
+    return nbformat.read(NOTEBOOKS[step], as_version=4)
 
 
 def source(step):
@@ -52,8 +52,7 @@ async def execute(notebook, folder, **options):
 def test_smoke_tests_execute_every_cell_from_anywhere_and_change_no_file(
     tmp_path, smoke, monkeypatch
 ):
-    shutil.copytree(ROOT / "results", tmp_path / "results")  # the kernels' own, for checkpoints
-    monkeypatch.setenv("MNIST_RESULTS", str(tmp_path / "results"))
+    monkeypatch.setenv("MNIST_RESULTS", str(tmp_path))  # for checkpoints; the evidence stays
     before, notebooks = tree(), {step: read(step) for step in PLACES}
     notebooks["basic"].metadata.kernelspec = {"name": "my-env", "display_name": "mine"}
     for notebook in notebooks.values():  # fewer images, as the runs of a smoke test have
@@ -81,7 +80,7 @@ def test_the_recipe_cell_is_the_recipe_of_the_command_line(step):
 
 @pytest.mark.parametrize("step", STEPS)
 def test_the_committed_notebook_is_one_clean_run(step):
-    path, notebook = notebook_path(step), read(step)
+    path, notebook = NOTEBOOKS[step], read(step)
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert len(notebook.cells) <= 30 and path.stat().st_size < 900_000
     assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
@@ -118,16 +117,15 @@ def run_set_up(folder, address="", then=""):
 
 def test_set_up_without_a_repository_says_what_to_fill_in(tmp_path):
     subprocess.run(["git", "init", "--quiet", str(tmp_path / "wrong")], check=True)
-    empty = (tmp_path / "wrong").as_uri()  # valid, but another repository
+    wrong = (tmp_path / "wrong").as_uri()  # valid, but another repository
     work = tmp_path / "work"
     (work / "src").mkdir(parents=True)  # a foreign folder of that name
-    for address in ("", "file:///nowhere", empty):
+    for address in ("", "file:///nowhere", wrong):
         error = run_set_up(work, address)
-        assert error.ename == "SystemExit" and "enter this repository's address" in error.evalue
-        assert [path.name for path in work.iterdir()] == ["src"]
-    (work / "mnist-series").mkdir()  # a foreign folder is not touched
-    error = run_set_up(work, empty)
-    assert error.evalue.endswith("is another folder: rename it, and run the cell again.")
+        assert error.ename == "SystemExit" and "enter its address in the form" in error.evalue
+    (work / "mnist-series" / "mine.txt").touch()  # a foreign folder is not touched
+    assert run_set_up(work, wrong).ename == "SystemExit"
+    assert (work / "mnist-series" / "mine.txt").exists()
 
 
 def test_set_up_clones_from_the_address_in_the_form_once(tmp_path, git):
@@ -138,20 +136,10 @@ def test_set_up_clones_from_the_address_in_the_form_once(tmp_path, git):
 
 
 @pytest.mark.parametrize("number, step", list(enumerate(STEPS, 1)))
-def test_the_answers_of_the_exercises_hold_what_was_measured(number, step):
+def test_every_answer_quotes_what_its_exercise_reached(number, step):
     text = read(step).cells[-1].source
     pattern = r"<details><summary>Answer</summary>\n\n(.*?)\n\n</details>"
     answers = re.findall(pattern, text, re.DOTALL)
-    records = {run["recipe"]["name"]: run for run in load_records("exercises").values()}
     assert len(answers) == 3
     for exercise, answer in enumerate(answers, 1):
-        record = records[f"exercise {number}.{exercise}"]
-        assert record["seed"] == 1 and record["recipe"]["split"] == "validation"
-        measured = {
-            f"{value:.2f}"
-            for epoch in record["history"]
-            for part, value in epoch.items()
-            if part.endswith("_accuracy")
-        }
-        assert f"**{record['history'][-1]['test_accuracy']:.2f} %**" in answer
-        assert {*re.findall(r"\d\d\.\d\d", answer)} <= measured
+        assert f"**<!-- exercise {number}.{exercise}/last -->" in answer

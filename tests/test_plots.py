@@ -10,7 +10,6 @@ from conftest import history
 from torch import nn
 
 from src import plots
-from src.evidence import figures
 from src.models import MODELS
 
 
@@ -91,34 +90,3 @@ def test_a_confusion_matrix_counts_by_hand():
     texts = {text.get_position(): text.get_text() for text in axes.texts}
     assert texts == {(7, 7): "1", (1, 7): "2", (2, 2): "1"}
     assert axes.images[0].get_array()[7, 7] == 0
-
-
-def test_a_study_shows_every_seed_and_the_interval_of_each_difference():
-    accuracies = {"a": [99.1, 99.2, 99.1], "b": [99.3, 99.3]}
-    differences = {"a": (0.1, -np.inf, np.inf), "b": (0.17, 0.1, 0.24)}
-    left, right = figures.study(accuracies, differences, "accuracy (%)", "a").axes
-    dots = [collection.get_offsets().tolist() for collection in left.collections]
-    assert [[accuracy for accuracy, _ in row] for row in dots] == list(accuracies.values())
-    assert all(len({*map(tuple, row)}) == len(row) for row in dots)  # none hides another
-    marks = [line.get_markerfacecolor() for line in right.lines if line.get_marker() == "s"]
-    assert marks == ["none", plots.BLUE]  # open without an interval
-    intervals = [bar.get_segments()[0].tolist() for bar in right.collections]
-    assert intervals[1] == [[0.1, 1], [0.24, 1]]
-
-
-def test_the_steps_over_their_seeds():
-    runs = {"one": [[97, 98, 98.5], [97, 99, 98.7]], "two": [[99, 99.3, 99.5]] * 2}
-    whole, end = figures.steps(runs).axes
-    assert drawn(whole)[:2] == [[97, 98.5, 98.6], [99, 99.3, 99.5]]
-    assert "one is below" in end.get_title() and "two" not in end.get_title()
-    names = [text.get_text() for text in whole.figure.legends[0].get_texts()]
-    assert names == ["one: 98.60 % (2 seeds)", "two: 99.50 % (2 seeds)"]
-
-
-def test_what_a_parameter_is_worth_is_drawn_at_its_number():
-    accuracies = {"1,048": [98.0, 98.2], "7,946": [99.5]}
-    (axes,) = figures.worth(accuracies, "parameters", "test accuracy (%)", [(3_762, 99.52)]).axes
-    points = {tuple(point) for line in axes.lines for point in line.get_xydata().tolist()}
-    expected = {(1048, 98.0), (1048, 98.2), (1048, 98.1), (7946, 99.5), (3762, 99.52)}
-    assert expected <= points and [text.get_text() for text in axes.texts] == ["1", "99.4 %"]
-    figures.worth({"5": [99.0]}, "epochs", "validation accuracy (%)")  # without others' results

@@ -5,17 +5,19 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
+import torch
 
-from src.device import pick_device, pick_precision
-from src.evidence import report, runner
-from src.evidence.runner import missing, run_studies, study_records
-from src.evidence.studies import SELECTION, STUDIES, Study
+from src import store
+from src.evidence import report
+from src.evidence.rows import study_rows
+from src.evidence.runner import missing, run_studies
+from src.evidence.studies import SELECTION, STUDIES, Study, sweep, vary
 from src.evidence.tables import study_table
-from src.experiments import BASIC, run
-from src.store import load_records, save_records
+from src.experiments import AUGMENTATION, BASIC, run
+from src.store import load_records
 
-pytestmark = pytest.mark.usefixtures("results")
-HERE = "cpu", pick_precision(pick_device("cpu"))
+pytestmark = pytest.mark.usefixtures("output", "evidence")
+HERE = torch.device("cpu")
 
 
 @pytest.fixture
@@ -28,53 +30,80 @@ def study(monkeypatch):
     return add
 
 
-def test_a_smoke_test_of_a_study_saves_nothing(results, study, smoke):
+def seeds(rows):
+    return [[record["seed"] for record in row.records] for row in rows]
+
+
+def test_a_smoke_test_of_a_study_saves_nothing(output, study, smoke):
     study("one", {"a": BASIC}, seeds=1)
     run_studies(["one"], jobs=1, device="cpu")
-    assert not any(path.is_file() for path in results.rglob("*"))
+    assert not any(path.is_file() for path in output.rglob("*"))
 
 
-def test_a_study_runs_what_is_missing_and_shares_common_runs(tiny, study, cli):
-    study("one", {"a": tiny, "b": replace(tiny, batch_size=256)}, seeds=1, more_seeds={"a": 2})
-    study("two", {"same as a": replace(tiny, name="other")}, seeds=1)
-    assert len(missing(["one", "two"], *HERE)) == 3
+def test_a_study_runs_what_is_missing_and_shares_common_runs(tiny, study, cli, output):
+    study("one", {"a": tiny, "b": replace(tiny, batch_size=256)}, seeds=1)
+    study("two", {"same as a": replace(tiny, name="other")}, seeds=2)
+    assert len(missing(["one", "two"], HERE)) == 3
     run_studies(["two"], jobs=1, device="cpu")
-    assert len(missing(["one"], *HERE)) == 2
+    assert missing(["two"], HERE) == [] and len(missing(["one"], HERE)) == 1
     run_studies(["one"], jobs=1, device="cpu")
-    assert missing(["one", "two"], *HERE) == []
-    assert cli("study", "--list", "one").out == f"{'one':28}   3 of   3 runs   ?\n"
-    assert not any(study_records("one").values())  # they are the reader's
-    report.publish()
-    found = study_records("one").values()
-    assert [[run["seed"] for run in runs] for runs in found] == [[1, 2], [1]]
-    assert load_records("study", local=True) == {}
-    assert all(record["threads"] == 1 for record in load_records("study").values())
-    assert len(missing(["one"], *HERE, seeds=3)) == 3
-    assert len(missing(["one"], "cuda", "bfloat16")) == 3  # another device: another run
+    assert cli("study", "--list", "one").out == f"{'one':28}   2 of   2 runs   ?\n"
+    assert seeds(study_rows("one")) == [[], []]  # what is run is the reader's
+    for _ in range(2):  # the second time, nothing is new
+        report.publish()
+        assert seeds(study_rows("one")) == [[1], [1]] and seeds(study_rows("two")) == [[1, 2]]
+        assert len((store.EVIDENCE / "study.jsonl").read_text("utf-8").splitlines()) == 3
+    assert len(load_records(output / "study.jsonl")) == 3
+    assert all(row["threads"] == 1 for row in load_records(output / "study.jsonl").values())
+    assert len(missing(["one"], HERE, seeds=3)) == 3
 
 
-def test_a_row_is_read_from_one_platform(tiny, study):
-    record = run(tiny, 1, "cpu", progress=False, keep=False)[1]
-    for seed, precision in [(1, "bfloat16"), (2, "bfloat16"), (3, "float32")]:
-        recipe = {**record["recipe"], "precision": precision}
-        save_records("study", [{**record, "recipe": recipe, "seed": seed}])
-    study("one", {"a": tiny, "b": replace(tiny, precision="float32")}, seeds=3)
-    report.publish()
-    found = study_records("one")
-    assert [[run["seed"] for run in runs] for runs in found.values()] == [[1, 2], [3]]
-    made = [row.split(" | ")[-1] for row in study_table("one").splitlines()[2:]]
-    name = record["device_name"]
-    assert made == [f"bfloat16, {name} |", f"float32, {name} |"]
+def test_one_job_leaves_the_callers_threads(tiny, study):
+    study("one", {"a": tiny}, seeds=1)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        run_studies(["one"], jobs=1, device="cpu")
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_a_study_is_shown_from_the_platform_with_most_of_its_runs(tiny, study):
+    record = run(tiny, 1, "cpu", progress=False, file=None)[1]
+    other = {**record, "recipe": {**record["recipe"], "batch_size": 256}}
+    lines = [
+        {**record, "seed": 1, "torch": "2.9.1+cpu"},
+        {**record, "seed": 2, "torch": "2.9.1+cu130"},  # the same version
+        {**other, "seed": 1, "torch": "2.9.1+cpu"},
+        {**record, "seed": 3, "torch": "2.10.0"},
+        {**other, "seed": 2, "device": "cuda", "torch": "2.9.1"},
+    ]
+    store.append_records(store.EVIDENCE / "study.jsonl", lines)
+    study("one", {"a": tiny, "b": replace(tiny, batch_size=256)}, seeds=3)
+    assert seeds(study_rows("one")) == [[1, 2], [1]]
+    assert len(missing(["one"], HERE)) == 6  # none was made here
 
 
 def test_a_study_continues_after_a_run_that_diverges(tiny, study):
     diverging = replace(tiny, optimizer="SGD", optimizer_args={"lr": 1e9})
     study("one", {"bad": diverging, "good": tiny}, "bad", seeds=1)
     run_studies(["one"], jobs=1, device="cpu")
-    assert missing(["one"], *HERE) == []
+    assert missing(["one"], HERE) == []
     report.publish()
-    bad, _ = study_table("one").splitlines()[2:]
+    bad, _ = study_table("one", study_rows("one")).splitlines()[2:]
     assert bad.startswith("| bad | – (0 of 1 seeds train) | – | 0 of 1 ")
+
+
+def test_variations_change_what_they_name():
+    varied = vary(AUGMENTATION, {"ema_decay": None, "augmentation.degrees": 3})
+    assert varied.ema_decay is None and varied.augmentation["degrees"] == 3
+    assert varied.augmentation["shear"] == AUGMENTATION.augmentation["shear"]
+    swept = sweep(BASIC, "optimizer_args.lr", (0.5, 1e-3))
+    assert {label: recipe.optimizer_args["lr"] for label, recipe in swept.items()} == {
+        "0.5": 0.5,
+        "0.001": 0.001,
+    }
 
 
 def start_cluster(workers, threads):
@@ -86,21 +115,23 @@ def start_cluster(workers, threads):
     return cluster
 
 
-def test_a_study_on_a_dask_cluster_records_its_runs(results, study, monkeypatch):
+def test_a_study_on_a_dask_cluster_records_its_runs(output, study, monkeypatch):
     study("one", {"a": replace(BASIC, epochs=1)}, seeds=2)
     monkeypatch.setenv("MNIST_REDUCED", "1")  # in the workers
-    monkeypatch.setenv("MNIST_RESULTS", str(results))
+    monkeypatch.setenv("MNIST_RESULTS", str(output / "of the workers"))
     with start_cluster(workers=2, threads=1) as cluster:  # with one, joblib stays here
         monkeypatch.setenv("MNIST_REDUCED", "0")
         run_studies(["one"], device="cpu", scheduler=cluster.scheduler_address)
-        assert missing(["one"], *HERE) == []
-        assert {run["test_size"] for run in load_records("study", local=True).values()} == {2_000}
+        assert missing(["one"], HERE) == []
+        assert {run["test_size"] for run in load_records(output / "study.jsonl").values()} == {
+            2_000
+        }
 
         def die(*_):  # as distributed reports a worker that died
             killed = pytest.importorskip("distributed").KilledWorker
             raise killed("run", SimpleNamespace(address="here"), 3)
 
-        monkeypatch.setattr(runner, "save_records", die)
+        monkeypatch.setattr(store, "append_records", die)
         with pytest.raises(RuntimeError, match="^a Dask worker died; run the command again"):
             run_studies(["one"], seeds=3, device="cpu", scheduler=cluster.scheduler_address)
 

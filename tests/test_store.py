@@ -1,4 +1,4 @@
-"""No finished record is lost or duplicated, whatever happens to the file or the disk."""
+"""No record is lost, whatever happens to the file or the disk: records are only appended."""
 
 import errno
 import json
@@ -15,88 +15,101 @@ from hypothesis import HealthCheck, given, settings, strategies
 from src import store
 from src.experiments import run
 
-pytestmark = pytest.mark.usefixtures("results")
+
+def record(seed, name="a", **recipe):
+    run = {"recipe": {"name": name, **recipe}, "seed": seed, "device": "cpu", "torch": "2.9.1+cpu"}
+    return {**run, "history": [seed]}
 
 
 @pytest.fixture
-def fail(monkeypatch):
-    """Makes a method of paths write ten bytes or characters at most, and raise an error."""
-
-    def patch(method, number):
-        whole = getattr(Path, method)
-
-        def failing(path, *content, **options):
-            if content:
-                whole(path, content[0][:10], **options)
-            raise OSError(number, os.strerror(number), str(path))
-
-        monkeypatch.setattr(Path, method, failing)
-
-    return patch
+def path(tmp_path):
+    return tmp_path / "runs.jsonl"
 
 
-def record(seed, name="a", **recipe):
-    run = {"recipe": {"name": name, **recipe}, "seed": seed, "device": "cpu"}
-    return {**run, "fingerprint": "0", "history": [seed]}
+def seeds(path):
+    return [record["seed"] for record in store.load_records(path).values()]
 
 
-def seeds(local=True):
-    return [kept["seed"] for kept in store.load_records("runs", local).values()]
+def test_the_last_record_of_a_run_counts_and_the_first_one_stays(path):
+    store.append_records(path, [record(1, lr=1), record(2, lr=1)])
+    store.append_records(path, [{**record(1, lr=1.0, name="b"), "history": ["new"]}])  # 1 is 1.0
+    records = store.load_records(path).values()
+    assert [run["history"] for run in records] == [["new"], [2]]
+    assert len(path.read_text(encoding="utf-8").splitlines()) == 3
 
 
-def test_a_repeated_run_replaces_its_record():
-    store.save_records("runs", [record(1, lr=1), record(2, lr=1)])
-    store.save_records("runs", [{**record(1, lr=1.0, name="b"), "history": ["new"]}])  # 1 is 1.0
-    kept = store.load_records("runs", local=True).values()
-    assert [run["history"] for run in kept] == [[2], ["new"]]
+def test_large_seeds_are_different_runs(path):
+    store.append_records(path, [record(2**53), record(2**53 + 1)])
+    assert seeds(path) == [2**53, 2**53 + 1]
 
 
-def test_records_are_added_and_removed_at_once():
-    store.save_records("runs", [record(1), record(2), record(3)], local=False)
-    assert seeds() == []  # what is run is the reader's
-    removed = [store.record_key(record(seed)) for seed in (1, 2, 9)]
-    store.save_records("runs", [record(4), record(1)], removed, local=False)
-    assert seeds(local=False) == [3, 4, 1]
+def test_runs_with_another_pytorch_or_device_are_other_records(path):
+    same = {**record(1), "torch": "2.9.1+cu130"}
+    others = [{**record(1), "torch": "2.10.0"}, {**record(1), "device": "cuda"}]
+    store.append_records(path, [record(1), same, *others])
+    assert len(store.load_records(path)) == 3
 
 
-def test_processes_that_save_at_once_lose_and_duplicate_nothing(results):
+def test_processes_that_append_at_once_lose_and_mix_nothing(path):
     code = """
-import sys; from pathlib import Path; from src import store; store.RESULTS = Path(sys.argv[1])
+import sys; from pathlib import Path; from src import store
 for seed in range(int(sys.argv[2]), int(sys.argv[2]) + 10):
-    run = {'recipe': {}, 'seed': seed, 'device': 'cpu', 'fingerprint': '0', 'history': []}
-    store.save_records('runs', [run])
+    store.append_records(Path(sys.argv[1]), [{'seed': seed, 'padding': 'x' * 100_000}])
 """
     processes = [
-        subprocess.Popen([sys.executable, "-c", code, str(results), str(start)])
+        subprocess.Popen([sys.executable, "-c", code, str(path), str(start)])
         for start in (0, 10, 20)
     ]
     assert [process.wait() for process in processes] == [0] * 3
-    lines = (results / "local" / "runs.jsonl").read_text(encoding="utf-8").splitlines()
+    lines = path.read_text(encoding="utf-8").splitlines()
     assert sorted(json.loads(line)["seed"] for line in lines) == list(range(30))
 
 
 def test_a_lock_that_cannot_be_had_is_one_line_and_the_run_can_be_recorded_later(
-    results, tiny, capsys, monkeypatch
+    output, tiny, capsys, monkeypatch
 ):
     monkeypatch.setattr(store, "LOCK_TIMEOUT", 0.1)
-    with FileLock(results / ".lock"):
-        _, made = run(tiny, progress=False)
+    output.mkdir()
+    with FileLock(output / ".lock"):
+        _, record = run(tiny, progress=False)
     error = capsys.readouterr().err
     assert error.startswith("the run was not recorded (") and "is locked by another" in error
-    assert seeds() == [] and len(list((results / ".checkpoints").iterdir())) == 1
+    assert len(list((output / ".checkpoints").iterdir())) == 1
     _, again = run(tiny, progress=False)  # nothing is trained again
-    assert again["history"] == made["history"] and seeds() == [1]
+    assert again["history"] == record["history"] and seeds(output / "runs.jsonl") == [1]
 
 
-def test_a_truncated_last_line_costs_only_its_own_run(results, capsys):
-    for seed in (1, 2, 3):
-        store.save_records("runs", [record(seed)])
-    path = results / "local" / "runs.jsonl"
+def test_a_truncated_last_line_costs_only_its_own_run(path, capsys):
+    store.append_records(path, [record(seed) for seed in (1, 2, 3)])
     path.write_bytes(path.read_bytes()[:-10])
-    assert seeds() == [1, 2]
-    assert capsys.readouterr().err == "runs.jsonl: skipped incomplete records (lines 3)\n"
-    store.save_records("runs", [record(3)])
-    assert seeds() == [1, 2, 3]
+    assert seeds(path) == [1, 2]
+    assert capsys.readouterr().err == f"{path}: no record in line 3\n"
+    store.append_records(path, [record(3)])
+    assert seeds(path) == [1, 2, 3]
+
+
+def lines(*seeds, **options):
+    return "".join(json.dumps(record(seed), **options) + "\n" for seed in seeds)
+
+
+@pytest.mark.parametrize(
+    "content, readable",
+    [
+        (lines(1, 2).encode("utf-8-sig"), [1, 2]),  # Windows PowerShell
+        (lines(1, 2).encode("utf-16"), []),  # its redirection
+        (lines(1, 2).replace("}\n{", "}{").encode() + lines(3).encode(), [3]),
+        (lines(1, indent=1).encode() + lines(2).encode(), [2]),
+        (lines(1, 2).replace("\n", "\r\n").encode(), [1, 2]),
+    ],
+    ids=["byte-order mark", "UTF-16", "two in one line", "pretty-printed", "Windows line ends"],
+)
+def test_what_an_editor_did_to_the_file_stays_and_is_named(content, readable, path, capsys):
+    path.write_bytes(content)
+    assert seeds(path) == readable
+    assert (": no record in line" in capsys.readouterr().err) == (len(readable) != 2)
+    store.append_records(path, [record(9)])
+    assert path.read_bytes().startswith(content)
+    assert seeds(path) == [*readable, 9]
 
 
 VALUES = strategies.recursive(
@@ -110,30 +123,50 @@ VALUES = strategies.recursive(
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(strategies.binary() | VALUES.map(lambda value: json.dumps(value).encode()))
-def test_other_records_are_read_whatever_a_line_contains(line):
-    whole = json.dumps(record(1)).encode()
-    (store.RESULTS / "runs.jsonl").write_bytes(whole + b"\n" + line)
+def test_other_records_are_read_whatever_a_line_contains(path, line):
+    path.write_bytes(json.dumps(record(1)).encode() + b"\n" + line)
     store._parse_records.cache_clear()  # two files of one size may be written within a clock tick
-    assert 1 in seeds(local=False)
+    assert 1 in seeds(path)
 
 
-def test_a_full_disk_loses_no_record(results, fail):
-    store.save_records("runs", [record(1), record(2)])
-    fail("write_text", errno.ENOSPC)
-    with pytest.raises(OSError, match="No space left on device: .*local.runs.jsonl"):
-        store.save_records("runs", [record(3)])
-    assert seeds() == [1, 2]
-    assert [path.name for path in (results / "local").iterdir()] == ["runs.jsonl"]
+@pytest.mark.skipif(sys.platform == "win32", reason="limits the size of files as POSIX does")
+def test_a_full_disk_loses_no_record(path, python):
+    store.append_records(path, [record(1), record(2)])
+    before = path.read_bytes()
+    code = """
+import resource, signal, sys; from pathlib import Path; from src import store
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+path = Path(sys.argv[1])
+limit = path.stat().st_size + 10
+resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+store.append_records(path, [{'seed': 3, 'padding': 'x' * 100_000}])
+"""
+    done = python("-c", code, str(path))
+    assert "OSError" in done.stderr and str(path) in done.stderr.splitlines()[-1]
+    assert path.read_bytes() == before
 
 
-@pytest.mark.parametrize(
-    "methods, number", [(["mkdir"], errno.EROFS), (["write_bytes", "write_text"], errno.ENOSPC)]
-)
-def test_a_run_trains_even_if_nothing_can_be_written(methods, number, fail, tiny, capsys):
-    for method in methods:
-        fail(method, number)
-    _, made = run(replace(tiny, epochs=2), progress=False)
-    assert len(made["history"]) == 2
+@pytest.mark.parametrize("method, number", [("mkdir", errno.EROFS), ("write_bytes", errno.ENOSPC)])
+def test_a_run_trains_even_if_nothing_can_be_written(
+    method, number, output, tiny, capsys, monkeypatch
+):
+    def fail(path, *_, **__):
+        raise OSError(number, os.strerror(number), str(path))
+
+    monkeypatch.setattr(Path, method, fail)
+    monkeypatch.setattr(store, "append_records", fail)
+    _, record = run(replace(tiny, epochs=2), progress=False)
+    assert len(record["history"]) == 2
     first, last = capsys.readouterr().err.splitlines()
     assert first.startswith("cannot write a checkpoint") and os.strerror(number) in first
     assert last.startswith("the run was not recorded") and os.strerror(number) in last
+
+
+def test_the_results_variable_moves_what_you_run_and_not_the_evidence(python):
+    code = "from src import store; print(store.OUTPUT); print(store.EVIDENCE);"
+    code += "from src.experiments import load_model; load_model()"
+    done = python("-c", code, MNIST_RESULTS="~/mnist-results-of-a-test")
+    assert done.returncode == 0, done.stderr
+    output, evidence = done.stdout.splitlines()
+    assert Path(output) == Path.home() / "mnist-results-of-a-test"
+    assert Path(evidence) == Path(store.__file__).parent.parent / "results"

@@ -1,17 +1,15 @@
 """The loops do what the plain PyTorch loops do, and a run is the same bit for bit."""
 
 import copy
-from dataclasses import replace
 
 import pytest
 import torch
 import torch.nn.functional as F
 
 from src.data import Loader, normalize
-from src.device import pick_precision
 from src.experiments import AUGMENTATION, BASIC, run
 from src.models import AugmentedNet, BasicNet, RegularizedNet
-from src.training import Setup, fit, moving_average, predict, train
+from src.training import MovingAverage, Setup, fit, predict, train
 from src.training import test as evaluate
 
 CPU = torch.device("cpu")
@@ -79,7 +77,7 @@ def test_schedulers_step_by_epochs_or_by_batches(scheduler, arguments, rates, st
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0, momentum=0.9)
     scheduler = getattr(torch.optim.lr_scheduler, scheduler)(optimizer, **arguments)
     loaders = first(mnist, 400, batch_size=100)
-    setup = Setup(CPU, "float32", model, *loaders, optimizer, scheduler)
+    setup = Setup(CPU, model, *loaders, optimizer, scheduler)
     found = [epoch["learning_rate"] for epoch in fit(setup, range(1, 4))]
     assert found == pytest.approx(rates, abs=0.01) and scheduler.last_epoch == steps
 
@@ -87,37 +85,57 @@ def test_schedulers_step_by_epochs_or_by_batches(scheduler, arguments, rates, st
 def test_the_averaged_model_is_the_one_tested(mnist):
     torch.manual_seed(1)
     model, loaders = RegularizedNet(), first(mnist, 1000)
-    averaged = moving_average(model, 0.9)
-    setup = Setup(CPU, "float32", model, *loaders, adam(model), averaged=averaged)
+    average = MovingAverage(model, 0.9)
+    setup = Setup(CPU, model, *loaders, adam(model), average=average)
     (epoch,) = fit(setup, [1])
-    assert setup.tested is averaged.module
-    assert epoch["test_loss"] == evaluate(averaged.module, CPU, loaders[1])[0]
+    assert setup.tested is average.model
+    assert epoch["test_loss"] == evaluate(average.model, CPU, loaders[1])[0]
     assert epoch["test_loss"] != evaluate(model, CPU, loaders[1])[0]
 
 
 def test_the_moving_average_warms_up_to_its_decay():
-    model = torch.nn.Linear(1, 1, bias=False)
-    averaged, expected = moving_average(model, 0.9), None
+    model = torch.nn.BatchNorm1d(1)
+    average, expected = MovingAverage(model, 0.9), None
     generator = torch.Generator().manual_seed(1)
     for n in range(200):
         value = torch.rand((), generator=generator)
         torch.nn.init.constant_(model.weight, value)
-        averaged.update_parameters(model)
+        model.running_mean.fill_(value)
+        average.update(model)
         decay = min(0.9, (1 + n) / (10 + n))
         expected = value if expected is None else decay * expected + (1 - decay) * value
-        assert averaged.module.weight.item() == pytest.approx(expected.item(), rel=1e-5)
+        for averaged in (average.model.weight, average.model.running_mean):
+            assert averaged.item() == pytest.approx(expected.item(), rel=1e-5)
 
 
-# bfloat16 where the processor has instructions for it: emulated, it is several times slower
-PRECISIONS = sorted({"float32", pick_precision(CPU)})
-RECIPES = [BASIC, *(replace(AUGMENTATION, name=name, precision=name) for name in PRECISIONS)]
+def test_a_model_trains_and_is_tested_in_the_mode_for_it(mnist):
+    modes = []
+    model, loaders = RegularizedNet(), first(mnist, 200)
+    model.register_forward_hook(lambda module, *_: modes.append(module.training))
+    model.eval()
+    train(model, CPU, loaders[0], adam(model))
+    assert all(modes) and modes
+    for function in (evaluate, predict):
+        model.train()
+        modes.clear()
+        function(model, CPU, loaders[1])
+        assert modes and not any(modes)
 
 
-@pytest.mark.parametrize("experiment", RECIPES, ids=lambda experiment: experiment.name)
-def test_the_same_seed_gives_the_same_run_bit_for_bit(experiment, smoke, results):
+@pytest.mark.parametrize("experiment", [BASIC, AUGMENTATION], ids=lambda recipe: recipe.name)
+def test_the_same_seed_gives_the_same_run_bit_for_bit(experiment, smoke, output):
     def outcome():
         model, record = run(experiment, 3, progress=False)
         history = [{**epoch, "seconds": None} for epoch in record["history"]]
         return history, [value.tolist() for value in model.state_dict().values()]
 
     assert outcome() == outcome()
+
+
+def test_the_last_line_sums_the_run_up(smoke, output, monkeypatch, capsys):
+    monkeypatch.setenv("MNIST_REDUCED", "6")
+    _, record = run(BASIC)
+    accuracies = [epoch["test_accuracy"] for epoch in record["history"]]
+    line = f"After epoch 6: {accuracies[5]:.2f} %. "
+    line += f"Lowest of the last five epochs: {min(accuracies[1:]):.2f} %"
+    assert capsys.readouterr().out.splitlines()[-1] == line

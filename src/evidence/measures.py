@@ -36,6 +36,11 @@ def is_consistent(record: Mapping) -> bool:
     return "failed" not in record and lowest(record["history"]) >= TARGET
 
 
+def highest(history: Sequence[Mapping]) -> float:
+    """The highest accuracy of the last five epochs."""
+    return max(epoch["test_accuracy"] for epoch in history[-5:])
+
+
 def first_stable_epoch(history: Sequence[Mapping]) -> int | None:
     """The first epoch from which every epoch reaches 99.4 %; None if the last one does not."""
     below = [epoch["epoch"] for epoch in history if epoch["test_accuracy"] < TARGET]

@@ -1,4 +1,4 @@
-"""The pictures of the studies, from numbers: every seed, means, and intervals of differences."""
+"""The pictures of the studies, from rows: every seed, means, and intervals of differences."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -6,35 +6,42 @@ from statistics import mean
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, MultipleLocator, NullLocator
 
-from ..experiments import TARGET
+from ..experiments import STEPS, TARGET
 from ..plots import BLUE, GREY, RED, mark_target
+from .robustness import STRENGTHS
+from .rows import Row
+from .studies import STUDIES
+from .tables import Rows
 
 LIGHT_GREY = "#999999"
 ENLARGED = (99.15, 99.7)  # %, of the last epochs of the steps
 
 
-def steps(accuracies: Mapping[str, Sequence[Sequence[float]]]) -> Figure:
-    """Test accuracy in % per epoch of up to three recipes, over their seeds.
+def steps(rows: Rows) -> Figure:
+    """Test accuracy in % per epoch of the three steps, over their seeds.
 
-    `accuracies` are lists of epochs for each seed, by the recipe's name. Left the mean and the
-    range; right the last eight epochs of every seed, enlarged.
+    Left the mean and the range; right the last eight epochs of every seed, enlarged.
     """
     figure, (whole, end) = plt.subplots(1, 2, figsize=(9.6, 4.2))
-    count, below = max(len(run) for runs in accuracies.values() for run in runs), []
-    first = max(1, count - 7)
-    colours = (LIGHT_GREY, BLUE, RED)[-len(accuracies) :]
-    for (label, runs), colour in zip(accuracies.items(), colours, strict=True):
-        values, epochs = np.array(runs), range(1, count + 1)
-        range_style = {"color": colour, "alpha": 0.25, "lw": 0}
-        whole.fill_between(epochs, values.min(0), values.max(0), **range_style)
-        end.plot(epochs, values.T, color=colour, lw=0.9, alpha=min(0.5, 20 / len(runs)))
+    below = []
+    for number, (step, colour) in enumerate(zip(STEPS, (LIGHT_GREY, BLUE, RED)), 1):
+        histories = rows[step][step].histories
+        accuracies = [[epoch["test_accuracy"] for epoch in history] for history in histories]
+        values = np.array(accuracies)
+        seeds, count = values.shape
+        epochs, first = range(1, count + 1), max(1, count - 7)
+        name = f"step {number}"
+        label = f"{name}: {mean(values[:, -1].tolist()):.2f} % ({seeds} seeds)"
+        whole.fill_between(epochs, values.min(0), values.max(0), color=colour, alpha=0.25, lw=0)
+        end.plot(epochs, values.T, color=colour, lw=0.9, alpha=min(0.5, 20 / seeds))
         for axes in (whole, end):
-            name = f"{label}: {mean(values[:, -1].tolist()):.2f} % ({len(runs)} seeds)"
-            axes.plot(epochs, values.mean(0), "o-", ms=4, color=colour, label=name)
-        below += [label] if values[:, first - 1 :].max() < ENLARGED[0] else []
+            axes.plot(epochs, values.mean(0), "o-", ms=4, color=colour, label=label)
+        if values[:, first - 1 :].max() < ENLARGED[0]:
+            below.append(name)
     title = "Last epochs of every seed" + "".join(f" ({name} is below)" for name in below)
     whole.set(title="Mean and range over the seeds", ylim=(96, 99.9))
     end.set(title=title, ylim=ENLARGED, xlim=(first - 0.2, count + 0.2))
@@ -47,9 +54,10 @@ def steps(accuracies: Mapping[str, Sequence[Sequence[float]]]) -> Figure:
     return figure
 
 
-def lowest(values: Sequence[float]) -> Figure:
+def lowest(rows: Rows) -> Figure:
     """How many seeds of step 3 have each lowest accuracy, in %: a histogram."""
     figure, axes = plt.subplots(figsize=(9.6, 3))
+    values = rows["augmentation"]["augmentation"].lowest
     hundredths = np.rint(100 * np.array(values)).astype(int)
     found, counts = np.unique(hundredths, return_counts=True)
     axes.bar(found / 100, counts, 0.008, color=BLUE)
@@ -62,37 +70,24 @@ def lowest(values: Sequence[float]) -> Figure:
     return figure
 
 
-def study(
-    accuracies: Mapping[str, Sequence[float]],
-    differences: Mapping[str, Sequence[float]],
-    label: str,
-    reference: str | None,
-) -> Figure:
-    """A study, one recipe per row: every seed and the mean; the difference from the reference.
+def study(name: str, rows: Mapping[str, Row]) -> Figure:
+    """A study, one recipe per row: the lowest accuracy in % of every seed, and their mean.
 
-    `accuracies` in %, of every seed. `differences` in percentage points: for each recipe that has a
-    reference, the difference, and the ends of its interval, which are infinite for a single seed.
-    `label` names the left axis, `reference` what the right one compares with; without it there is
-    no right one.
+    Right the difference from the reference, if the study has one. Recipes of which a seed does not
+    train are left out.
     """
-    rows = list(accuracies)
-    size = (9.6, 0.36 * len(rows) + 1.3)
-    figure, grid = plt.subplots(1, 2 if reference else 1, figsize=size, sharey=True, squeeze=False)
+    plan = STUDIES[name]
+    shown = [row for row in rows.values() if row.all_train]
+    size = (9.6, 0.36 * len(shown) + 1.3)
+    columns = 2 if plan.reference else 1
+    figure, grid = plt.subplots(1, columns, figsize=size, sharey=True, squeeze=False)
     left, right = grid[0, 0], grid[0, -1]
-    for row, values in enumerate(accuracies.values()):
-        heights = [row + 0.12 * place for place in _stack(values)]
-        circles = {"facecolors": "none", "edgecolors": BLUE, "linewidths": 1, "label": "one seed"}
-        left.scatter(values, heights, s=22, **circles)
-        left.plot([mean(values)] * 2, [row - 0.3, row + 0.3], color=RED, lw=2, label="mean")
-    left.set_yticks(range(len(rows)), rows)
-    left.set(xlabel=label, ylim=(len(rows) - 0.5, -0.5))
-    if reference:
-        for name, (gain, low, high) in differences.items():
-            style = {"fmt": "s", "ms": 5, "capsize": 4, "color": BLUE}
-            style["mfc"] = BLUE if math.isfinite(low) else "none"
-            right.errorbar(gain, rows.index(name), xerr=[[gain - low], [high - gain]], **style)
-        right.axvline(0, color=GREY, lw=1.2)
-        right.set(xlabel=f"difference from {reference}\n(pp), 95 % interval")
+    _draw_seeds(left, [row.lowest for row in shown])
+    left.set_yticks(range(len(shown)), [row.label for row in shown])
+    left.set(xlabel=_axis_label(name), ylim=(len(shown) - 0.5, -0.5))
+    if plan.reference:
+        _draw_differences(right, shown)
+        right.set(xlabel=f"difference from {plan.reference}\n(pp), 95 % interval")
     for axes in grid.flat:
         axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.grid(axis="y", visible=False)
@@ -101,31 +96,73 @@ def study(
     return figure
 
 
+def _axis_label(name: str) -> str:
+    splits = {experiment.split for experiment in STUDIES[name].experiments.values()}
+    split = splits.pop() if len(splits) == 1 else "the fold"
+    return f"lowest of the last five epochs,\n{split} (%)"
+
+
+def _draw_seeds(axes: Axes, rows: Sequence[Sequence[float]]) -> None:
+    """A circle for every seed, and a line at the mean, row by row."""
+    for number, values in enumerate(rows):
+        heights = [number + 0.12 * offset for offset in _stack(values)]
+        circles = {"facecolors": "none", "edgecolors": BLUE, "linewidths": 1, "label": "one seed"}
+        axes.scatter(values, heights, s=22, **circles)
+        axes.plot([mean(values)] * 2, [number - 0.3, number + 0.3], color=RED, lw=2, label="mean")
+
+
+def _draw_differences(axes: Axes, rows: Sequence[Row]) -> None:
+    """The differences with their intervals; those of a single seed are hollow and have none."""
+    for number, row in enumerate(rows):
+        if row.difference:
+            gain, low, high = row.difference
+            style = {"fmt": "s", "ms": 5, "capsize": 4, "color": BLUE}
+            style["mfc"] = BLUE if math.isfinite(low) else "none"
+            axes.errorbar(gain, number, xerr=[[gain - low], [high - gain]], **style)
+    axes.axvline(0, color=GREY, lw=1.2)
+
+
 def _stack(values: Sequence[float]) -> list[int]:
-    """A place for each value, so that equal ones do not hide each other: 0, then -1, 1, -2 …"""
-    counts = [values[:i].count(value) for i, value in enumerate(values)]
-    return [(-1) ** count * -(-count // 2) for count in counts]
+    """An offset for each value, so that equal ones do not hide each other: 0, then -1, 1, -2 …"""
+    offsets = []
+    for index, value in enumerate(values):
+        count = values[:index].count(value)
+        distance = (count + 1) // 2
+        offsets.append(-distance if count % 2 else distance)
+    return offsets
 
 
-def worth(
+def epochs(rows: Rows) -> Figure:
+    """What an epoch is worth: the lowest accuracy over the number of epochs."""
+    samples = {row.label: row.lowest for row in rows["epochs"].values()}
+    samples = {label: values for label, values in samples.items() if not math.isnan(values[0])}
+    return _worth(samples, "epochs", "lowest of the last five epochs (%)")
+
+
+def parameters(rows: Rows, claims: Sequence[Mapping]) -> Figure:
+    """What a parameter is worth: the last accuracy over the number, beside results of others."""
+    samples = {row.label: row.last for row in rows["parameters"].values()}
+    points = [(claim["parameters"], claim["accuracy"]) for claim in claims]
+    return _worth(samples, "parameters", "test accuracy after the last epoch (%)", points)
+
+
+def _worth(
     accuracies: Mapping[str, Sequence[float]],
     xlabel: str,
     ylabel: str,
     claims: Sequence[Sequence[float]] = (),
 ) -> Figure:
-    """What a quantity is worth: accuracy in % over it, logarithmic; every seed, and the means.
+    """Accuracy in % over a quantity, on a logarithmic axis: every seed, and the means.
 
     `accuracies`: those of the seeds, by the quantity as a label such as "7,946"; equal ones lie
     side by side. `claims`: results of others, each a quantity and an accuracy, numbered from 1.
     """
     figure, axes = plt.subplots(figsize=(9.6, 4.6))
     quantities = [int(label.replace(",", "")) for label in accuracies]
-    seeds = [
-        (quantity * 1.012**place, value)
-        for quantity, values in zip(quantities, accuracies.values(), strict=True)
-        for place, value in zip(_stack(values), values, strict=True)
-    ]
-    axes.plot(*zip(*seeds), "o", ms=5, mfc="none", mec=BLUE, label="ours, one seed")
+    for quantity, values in zip(quantities, accuracies.values(), strict=True):
+        places = [quantity * 1.012**offset for offset in _stack(values)]
+        axes.plot(places, values, "o", ms=5, mfc="none", mec=BLUE)
+    axes.plot([], [], "o", ms=5, mfc="none", mec=BLUE, label="ours, one seed")
     means = [mean(values) for values in accuracies.values()]
     axes.plot(quantities, means, "-_", color=RED, ms=14, mew=2.5, label="ours, mean of the seeds")
     if claims:
@@ -139,4 +176,17 @@ def worth(
     axes.xaxis.set_minor_locator(NullLocator())
     mark_target(axes, TARGET)
     figure.legend(loc="outside upper center", ncols=3)
+    return figure
+
+
+def robustness(curves: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
+    """Accuracy in % over the strength of each distortion, as `measure_robustness` returns it."""
+    figure, row = plt.subplots(1, len(curves), figsize=(9.6, 3), sharey=True)
+    colours = (BLUE, RED, GREY, LIGHT_GREY)
+    for axes, (distortion, by_model) in zip(row, curves.items(), strict=True):
+        for (name, accuracies), colour in zip(by_model.items(), colours):
+            axes.plot(STRENGTHS[distortion], accuracies, "o-", ms=4, color=colour, label=name)
+        axes.set(xlabel=distortion)
+    row[0].set_ylabel("accuracy (%)")
+    figure.legend(*row[0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
     return figure

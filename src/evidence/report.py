@@ -1,109 +1,188 @@
-"""What is generated from the records: the tables in the READMEs, the pictures and the page.
+"""What is generated from the records: tables, numbers in sentences, pictures and the page.
 
 `TABLES` and `PICTURES` list it, every study included: a new one needs its section, with markers and
 picture, in `results/README.md`. `write` makes all of it, `check` says what does not agree.
 """
 
+import hashlib
 import json
-import math
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
-import nbformat
 from matplotlib.figure import Figure
 from PIL import Image
 
 from .. import plots, store
 from ..demo import page
-from ..experiments import STEPS, Experiment, smoke_test_epochs
-from . import figures, statistics, tables
-from .runner import PLATFORMS, run_key, seed1_record, study_records
+from ..experiments import STEPS, smoke_test_epochs
+from . import pictures, tables
+from .rows import load_rows, load_study_records, seed1_record
 from .studies import STUDIES
+from .tables import Rows
+from .values import facts_table, fill_in, named_values
 
 ROOT = Path(__file__).parent.parent.parent
 README, EVIDENCE, IMAGES = ROOT / "README.md", ROOT / "results" / "README.md", ROOT / "images"
+NOTEBOOKS = {step: ROOT / "Notebooks" / f"MNIST_{step}.ipynb" for step in STEPS}
 
 
-def notebook_path(step: str) -> Path:
-    """The notebook of a step."""
-    return ROOT / "Notebooks" / f"MNIST_{step}.ipynb"
+def study_table(name: str, rows: Rows) -> str:
+    """The table of a study."""
+    return tables.study_table(name, rows[name].values())
 
 
-TABLES: dict[Path, dict[str, Callable[[], str]]] = {
+def log_of_step_3(_: Rows) -> str:
+    """The training log that the README shows."""
+    return f"```text\n{tables.log(seed1_record('augmentation'))}\n```"
+
+
+# The studies of the three steps have one table, and pictures of their own. Two studies are shown
+# when all of their runs are there.
+UNFINISHED = ("schedule_regularization", "schedule_augmentation")
+SWEEPS = [name for name in STUDIES if name not in (*STEPS, *UNFINISHED)]
+TABLES: dict[Path, dict[str, Callable[[Rows], str]]] = {
     README: {
         "results": tables.results_table,
         "hyperparameters": tables.hyperparameters,
         "architecture": tables.architecture,
-        "log": lambda: f"```text\n{tables.log(seed1_record('augmentation'))}\n```",
+        "log": log_of_step_3,
     },
     EVIDENCE: {
-        "facts": tables.facts,
+        "facts": facts_table,
+        "steps": tables.steps_table,
+        **{name: partial(study_table, name) for name in SWEEPS},
         "resolution": tables.resolution_table,
-        **{name: partial(tables.study_table, name) for name in STUDIES},
         "claims": tables.claims_table,
-        "speed": tables.speed_table,
+        "speed": tables.recorded_speed_table,
     },
 }
 
 
-def _study_picture(study: str) -> list:
-    splits = {experiment.split for experiment in STUDIES[study].experiments.values()}
-    split = splits.pop() if len(splits) == 1 else "the fold"
-    label = f"lowest of the last five epochs,\n{split} (%)"
-    return [tables.accuracies(study), tables.differences(study), label, STUDIES[study].reference]
+@dataclass(frozen=True)
+class Picture:
+    """How to draw a picture from the rows, and the records that it shows."""
+
+    draw: Callable[[Rows], Figure]
+    records: Callable[[Rows], Any]
 
 
-def _steps_picture() -> list:
-    runs = {}
-    for number, records in enumerate(study_records("steps").values(), 1):
-        histories = statistics.trained(records)
-        runs[f"step {number}"] = [[epoch["test_accuracy"] for epoch in run] for run in histories]
-    return [runs]
+def _study_records(rows: Rows, *names: str) -> list[dict]:
+    return [record for name in names for row in rows[name].values() for record in row.records]
 
 
-def _epochs_picture() -> list:
-    values = tables.accuracies("epochs")
-    values = {label: lowest for label, lowest in values.items() if not math.isnan(lowest[0])}
-    return [values, "epochs", "lowest of the last five epochs (%)"]
+def _study_picture(name: str) -> Picture:
+    return Picture(
+        draw=lambda rows: pictures.study(name, rows[name]),
+        records=lambda rows: _study_records(rows, name),
+    )
 
 
-def _parameters_picture() -> list:
-    values = tables.accuracies("parameters", statistics.last)
-    claims = [[claim["parameters"], claim["accuracy"]] for claim in tables.load_claims()]
-    return [values, "parameters", "test accuracy after the last epoch (%)", claims]
-
-
-# For each picture in images/, without its ".png": the function that draws it, and its arguments.
-PICTURES: dict[str, tuple[Callable[..., Figure], Callable[[], list]]] = {
-    "steps": (figures.steps, _steps_picture),
-    "lowest": (figures.lowest, lambda: [tables.accuracies("steps")["augmentation"]]),
-    "augmentation": (plots.curves, lambda: [seed1_record("augmentation")["history"]]),
-    "parameters": (figures.worth, _parameters_picture),
-    "epochs": (figures.worth, _epochs_picture),
+# The pictures in images/, without their ".png".
+PICTURES: dict[str, Picture] = {
+    "steps": Picture(pictures.steps, lambda rows: _study_records(rows, *STEPS)),
+    "lowest": Picture(pictures.lowest, lambda rows: _study_records(rows, "augmentation")),
+    "augmentation": Picture(
+        draw=lambda _: plots.curves(seed1_record("augmentation")["history"]),
+        records=lambda _: seed1_record("augmentation"),
+    ),
+    "epochs": Picture(pictures.epochs, lambda rows: _study_records(rows, "epochs")),
+    "parameters": Picture(
+        draw=lambda rows: pictures.parameters(rows, tables.load_claims()),
+        records=lambda rows: [*_study_records(rows, "parameters"), *tables.load_claims()],
+    ),
 }
-PICTURES |= {
-    name: (figures.study, partial(_study_picture, name))
-    for name in STUDIES
-    if name not in ("steps", "parameters", "epochs")
-}
+PICTURES |= {name: _study_picture(name) for name in SWEEPS if name not in PICTURES}
 
 
 def draw(name: str) -> Figure:
     """A picture of the READMEs, such as "steps" or the name of a study."""
-    make, read = PICTURES[name]
-    return make(*read())
+    return PICTURES[name].draw(load_rows())
 
 
-def page_numbers() -> dict[str, str]:
+def table(name: str) -> str:
+    """The table of a study, as Markdown."""
+    return study_table(name, load_rows())
+
+
+def page_numbers(rows: Rows) -> dict[str, str]:
     """The numbers that the page states."""
-    histories = statistics.trained(study_records("steps")["augmentation"])
-    accuracy = tables.format_mean([*map(statistics.last, histories)])
-    return {"seeds": str(len(histories)), "accuracy": f"{accuracy} %"}
+    row = rows["augmentation"]["augmentation"]
+    return {"seeds": str(len(row.last)), "accuracy": f"{tables.format_mean(row.last)} %"}
+
+
+def publish() -> None:
+    """Append what was run here to the evidence: the steps, the studies, a benchmark."""
+    for step in STEPS:
+        _publish_step(step)
+    _publish_studies()
+    _move_to_evidence("bench.json")
+
+
+def _publish_step(step: str) -> None:
+    """The newest run of an unchanged step with seed 1, and its weights."""
+    key = store.run_key(asdict(STEPS[step]), 1)
+    published = store.load_records(store.EVIDENCE / "runs.jsonl").values()
+    dates = {record.get("finished", "") for record in published}
+    own = store.load_records(store.OUTPUT / "runs.jsonl").values()
+    new = [
+        record
+        for record in own
+        if store.run_key(record["recipe"], record["seed"]) == key
+        and "failed" not in record
+        and record["finished"] not in dates
+    ]
+    if new:  # the weights first: if this is interrupted, the next time completes it
+        _move_to_evidence(f"{step}.pt")
+        store.append_records(store.EVIDENCE / "runs.jsonl", new[-1:])
+
+
+def _publish_studies() -> None:
+    """The runs of the studies that are not recorded yet; a recorded one is never replaced."""
+    published = load_study_records()
+    runs = [run for study in STUDIES.values() for run in study.runs()]
+    wanted = {store.run_key(asdict(experiment), seed) for experiment, seed in runs}
+    own = store.load_records(store.OUTPUT / "study.jsonl")
+    new = [
+        record
+        for key, record in own.items()
+        if key not in published and store.run_key(record["recipe"], record["seed"]) in wanted
+    ]
+    if new:
+        store.append_records(store.EVIDENCE / "study.jsonl", new)
+
+
+def _move_to_evidence(name: str) -> None:
+    own = store.OUTPUT / name
+    if own.exists():
+        os.replace(own, store.EVIDENCE / name)
+
+
+def write() -> None:
+    """Publish what was run, and write all that shows it; a smoke test changes nothing."""
+    if smoke_test_epochs():
+        return
+    publish()
+    rows = load_rows()
+    values = named_values(rows)
+    for path, makers in TABLES.items():
+        text = path.read_text(encoding="utf-8")
+        for name, make in makers.items():
+            text = _replace_table(text, name, make(rows), path)
+        path.write_text(fill_in(text, values), encoding="utf-8", newline="\n")
+    for path in NOTEBOOKS.values():
+        _write_numbers(path, values)
+    page.write(page_numbers(rows))
+    for name, picture in PICTURES.items():
+        figure = picture.draw(rows)
+        metadata = {"Software": None, "Records": _digest(picture.records(rows))}
+        figure.savefig(IMAGES / f"{name}.png", metadata=metadata)
+        plt.close(figure)
 
 
 def _marked(table: str) -> re.Pattern:
@@ -111,84 +190,89 @@ def _marked(table: str) -> re.Pattern:
     return re.compile(rf"(?<={start})(?:(?!<!--).)*(?={end})", re.DOTALL)
 
 
-def publish() -> None:
-    """Move what was run here into the evidence: the steps, the studies, a benchmark."""
-    for step in STEPS:
-        _publish_records("runs", [(STEPS[step], 1)], f"{step}.pt")
-    _publish_records("study", [run for study in STUDIES.values() for run in study.all_runs()])
-    _publish_file("bench.json")
+def _replace_table(text: str, name: str, table: str, path: Path) -> str:
+    text, count = _marked(name).subn(lambda _: f"{table}\n", text)
+    if count != 1:
+        file = path.relative_to(ROOT)
+        raise RuntimeError(f"{file}: expected the markers of {name!r} once, found {count}")
+    return text
 
 
-def _publish_records(
-    file: str, runs: Iterable[tuple[Experiment, int]], weights: str | None = None
-) -> None:
-    keys = {run_key(*run, *platform) for run in runs for platform in PLATFORMS}
-    local = store.load_records(file, local=True)
-    moved = {key: record for key, record in local.items() if key in keys}
-    if moved:
-        if weights:  # first: if this is interrupted, the next time completes it
-            _publish_file(weights)
-        store.save_records(file, moved.values(), local=False)
-        store.save_records(file, [], removed=moved)
+def _read_notebook(path: Path) -> dict:
+    """A notebook as plain data. nbformat would take seconds to import."""
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
-def _publish_file(name: str) -> None:
-    if (made := store.results_path(name, local=True)).exists():
-        os.replace(made, store.results_path(name))
+def _write_numbers(path: Path, values: dict[str, str]) -> None:
+    """Write the numbers that the sentences of a notebook quote, in the format of Jupyter."""
+    notebook = _read_notebook(path)
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "markdown":
+            cell["source"] = fill_in("".join(cell["source"]), values).splitlines(keepends=True)
+    text = json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
+    path.write_text(text, encoding="utf-8", newline="\n")
 
 
-def write() -> None:
-    """Publish what was run, and write tables, pictures and page; a smoke test changes nothing."""
-    if smoke_test_epochs():
-        return
-    publish()
-    for path, made in TABLES.items():
-        text = path.read_text(encoding="utf-8")
-        for name, make in made.items():
-            text, count = _marked(name).subn(make().replace("\\", r"\\") + "\n", text)
-            if count != 1:
-                place = path.relative_to(ROOT)
-                raise RuntimeError(f"{place}: expected the markers of {name!r} once, found {count}")
-        path.write_text(text, encoding="utf-8", newline="\n")
-    page.write(page_numbers())
-    for name, (make, read) in PICTURES.items():
-        data = read()
-        figure = make(*data)
-        metadata = {"Software": None, "Data": json.dumps(_round(data))}
-        figure.savefig(IMAGES / f"{name}.png", metadata=metadata)
-        plt.close(figure)
+def _digest(records: Any) -> str:
+    """Sixteen hexadecimal digits that change with the records."""
+    text = json.dumps(records, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def check() -> list[str]:
     """What does not agree with the records: one line for each table, picture or notebook."""
-    faults = []
-    for path, made in TABLES.items():
-        text = path.read_text(encoding="utf-8")
-        for name, make in made.items():
-            if _marked(name).findall(text) != [make() + "\n"]:
-                faults.append(f"{path.relative_to(ROOT)}, table {name!r}")
-    for name, (_, read) in PICTURES.items():
-        if _drawn(IMAGES / f"{name}.png") != _round(read()):
+    rows = load_rows()
+    values = named_values(rows)
+    faults = [fault for path in TABLES for fault in _check_text(path, rows, values)]
+    for name, picture in PICTURES.items():
+        if _read_digest(IMAGES / f"{name}.png") != _digest(picture.records(rows)):
             faults.append(f"images/{name}.png")
-    if not page.is_current(page_numbers()):
+    if not page.is_current(page_numbers(rows)):
         faults.append("docs/index.html")
     fault = "does not agree with the records: run"
     faults = [f"{name} {fault} python -m src report" for name in faults]
-    for step in STEPS:
-        cells = nbformat.read(notebook_path(step), as_version=4).cells
-        outputs = [output for cell in cells for output in cell.get("outputs", [])]
-        shown = "\n".join(
-            output.get("text") or output.get("data", {}).get("text/markdown", "")
-            for output in outputs
-        )
-        code = "\n".join(cell["source"] for cell in cells)
-        studies = re.findall(r"study_table\(\"(\w+)\"\)", code)
-        expected = [tables.study_table(name) for name in studies]
-        recorded = _log_lines(tables.log(seed1_record(step)))
-        same_log = recorded and _log_lines(shown) == recorded
-        if not same_log or any(table not in shown for table in expected):
-            faults.append(f"{notebook_path(step).name} {fault} it again, or make run")
+    for step, path in NOTEBOOKS.items():
+        for part, command in _check_notebook(step, rows, values):
+            faults.append(f"{path.name}, {part} {fault} {command}")
     return faults
+
+
+def _check_text(path: Path, rows: Rows, values: dict[str, str]) -> list[str]:
+    text = path.read_text(encoding="utf-8")
+    name = path.relative_to(ROOT)
+    faults = [
+        f"{name}, table {table!r}"
+        for table, make in TABLES[path].items()
+        if _marked(table).findall(text) != [make(rows) + "\n"]
+    ]
+    if fill_in(text, values) != text:
+        faults.append(f"{name}, a number in a sentence")
+    return faults
+
+
+def _check_notebook(step: str, rows: Rows, values: dict[str, str]) -> list[tuple[str, str]]:
+    """What does not agree in a notebook, each with what to do."""
+    cells = _read_notebook(NOTEBOOKS[step])["cells"]
+    faults = []
+    sentences = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown"]
+    if [fill_in(text, values) for text in sentences] != sentences:
+        faults.append(("a number in a sentence", "python -m src report"))
+    outputs = [output for cell in cells for output in cell.get("outputs", [])]
+    shown = "\n".join(_read_output(output) for output in outputs)
+    code = "\n".join("".join(cell["source"]) for cell in cells)
+    studies = re.findall(r"\btable\(\"(\w+)\"\)", code)
+    if any(study_table(name, rows) not in shown for name in studies):
+        faults.append(("a table", "it again, or make run"))
+    recorded = _log_lines(tables.log(seed1_record(step)))
+    if not recorded or _log_lines(shown) != recorded:
+        faults.append(("its training log", "it again, or make run"))
+    return faults
+
+
+def _read_output(output: dict) -> str:
+    """What a cell printed, or the Markdown that it shows."""
+    lines = output.get("text") or output.get("data", {}).get("text/markdown", [])
+    return "".join(lines)
 
 
 def _log_lines(printed: str) -> list[tuple[str, ...]]:
@@ -197,19 +281,10 @@ def _log_lines(printed: str) -> list[tuple[str, ...]]:
     return re.findall(pattern, printed, re.MULTILINE)
 
 
-def _drawn(path: Path) -> Any:
-    """The numbers that a picture draws, as `write` stored them; None if there are none."""
+def _read_digest(path: Path) -> str | None:
+    """What `write` stored in a picture; None if there is nothing."""
     try:
         with Image.open(path) as image:
-            return json.loads(image.info["Data"])
+            return image.info["Records"]
     except (OSError, LookupError, ValueError):
         return None
-
-
-def _round(data: Any) -> Any:
-    """The data as JSON reads it, to four decimals, more than a picture shows; without times."""
-    if isinstance(data, Mapping):
-        return {name: _round(part) for name, part in data.items() if name != "seconds"}
-    if isinstance(data, (list, tuple)):
-        return [_round(part) for part in data]
-    return round(data, 4) if isinstance(data, float) else data

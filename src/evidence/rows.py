@@ -48,9 +48,9 @@ def study_rows(name: str) -> list[Row]:
     return list(rows.values())
 
 
-def study_row(name: str, label: str) -> Row:
-    """One row of a study."""
-    return next(row for row in study_rows(name) if row.label == label)
+def load_rows(names: Iterable[str] = STUDIES) -> dict[str, dict[str, Row]]:
+    """The rows of the named studies, by study and label."""
+    return {name: {row.label: row for row in study_rows(name)} for name in names}
 
 
 def _summarize(label: str, records: list[dict]) -> Row:

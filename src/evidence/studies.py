@@ -112,7 +112,7 @@ STEP_3 = replace(AUGMENTATION, split="validation")
 _ADAM = vary(ORIGINAL["regularization"], {"split": "validation", "optimizer_args.lr": 0.01})
 _COSINE = replace(_ADAM, scheduler="CosineAnnealingLR", scheduler_args={"T_max": 15})
 _ONE_CYCLE_ADAM = replace(STEP_2, optimizer="Adam", optimizer_args={"lr": 0.02})
-_NO_BATCH_NORM = replace(STEP_2, model_args={"batch_norm": False})
+_NO_BATCH_NORM = vary(STEP_2, {"model_args.batch_norm": False})
 _ARCHITECTURE = replace(STEP_2, model="AugmentedNet", model_args={})
 _AVERAGING = replace(_ARCHITECTURE, ema_decay=AUGMENTATION.ema_decay)
 # A long end at a low rate, as in the paper by Smith and Topin (2017): the learning rate rises over

@@ -9,15 +9,15 @@ from conftest import history
 from hypothesis import given, strategies
 from scipy.stats import beta, t, ttest_ind
 
-from src.evidence import statistics
+from src.evidence import measures
 
 
 def test_lowest_and_first_stable_epoch():
-    assert statistics.lowest(history(98.0, 99.5, 99.3, 99.4, 99.6, 99.7)) == 99.3
-    assert math.isnan(statistics.lowest(history(99.5, 99.5, 99.5, 99.5)))  # fewer than five epochs
-    assert statistics.first_stable_epoch(history(99.0, 99.5, 99.3, 99.4, 99.6)) == 4
-    assert statistics.first_stable_epoch(history(99.5, 99.5)) == 1
-    assert statistics.first_stable_epoch(history(99.5, 99.39)) is None
+    assert measures.lowest(history(98.0, 99.5, 99.3, 99.4, 99.6, 99.7)) == 99.3
+    assert math.isnan(measures.lowest(history(99.5, 99.5, 99.5, 99.5)))  # fewer than five epochs
+    assert measures.first_stable_epoch(history(99.0, 99.5, 99.3, 99.4, 99.6)) == 4
+    assert measures.first_stable_epoch(history(99.5, 99.5)) == 1
+    assert measures.first_stable_epoch(history(99.5, 99.39)) is None
 
 
 @pytest.mark.parametrize(
@@ -30,13 +30,13 @@ def test_lowest_and_first_stable_epoch():
     ],
 )
 def test_a_run_is_consistent_if_each_of_its_last_five_epochs_is(record, consistent):
-    assert statistics.is_consistent(record) == consistent
+    assert measures.is_consistent(record) == consistent
 
 
 def test_diverged_and_collapsed_runs_have_not_trained():
     good = history(98.0, 99.0)
     runs = [{"history": good}, {"history": history(98.0, 9.8)}, {"history": [], "failed": "!"}]
-    assert statistics.trained(runs) == [good]
+    assert measures.trained(runs) == [good]
 
 
 def test_difference_is_welchs_interval():
@@ -45,15 +45,15 @@ def test_difference_is_welchs_interval():
     freedom = sum(parts) ** 2 / (parts[0] ** 2 / 3 + parts[1] ** 2 / 2)
     half = t.ppf(0.975, freedom) * sum(parts) ** 0.5
     gain = mean(one) - mean(other)
-    assert statistics.difference(one, other) == pytest.approx((gain, gain - half, gain + half))
-    assert statistics.difference([99.1], other)[1:] == (-math.inf, math.inf)
-    assert statistics.difference([99.5] * 3, [99.25] * 3) == (0.25, 0.25, 0.25)
+    assert measures.difference(one, other) == pytest.approx((gain, gain - half, gain + half))
+    assert measures.difference([99.1], other)[1:] == (-math.inf, math.inf)
+    assert measures.difference([99.5] * 3, [99.25] * 3) == (0.25, 0.25, 0.25)
 
 
 def test_an_interval_of_a_mean_is_students():
     values = [99.1, 99.3, 99.2, 99.6]
     half = t.ppf(0.975, 3) * stdev(values) / 2
-    assert statistics.mean_interval(values) == pytest.approx((99.3, 99.3 - half, 99.3 + half))
+    assert measures.mean_interval(values) == pytest.approx((99.3, 99.3 - half, 99.3 + half))
 
 
 @given(strategies.integers(0, 100), strategies.integers(0, 100))
@@ -61,16 +61,16 @@ def test_a_proportion_has_the_exact_interval_of_clopper_and_pearson(count, other
     total = max(1, count + others)
     low = 100 * beta.ppf(0.025, count, total - count + 1) if count else 0.0
     high = 100 * beta.ppf(0.975, count + 1, total - count) if count < total else 100.0
-    assert statistics.proportion_interval(count, total) == pytest.approx((low, high), abs=1e-3)
+    assert measures.proportion_interval(count, total) == pytest.approx((low, high), abs=1e-3)
 
 
 def test_the_resolution_is_the_difference_that_is_found_four_times_of_five():
-    random, shift = np.random.default_rng(1), statistics.resolution(0.05, 10)
+    random, shift = np.random.default_rng(1), measures.resolution(0.05, 10)
     one, other = random.normal(0, 0.05, (2, 2000, 10))
     found = (ttest_ind(one + shift, other, axis=1, equal_var=False).pvalue < 0.05).mean()
     assert found == pytest.approx(0.8, abs=0.04)  # 2,000 draws: ± 0.018
-    assert statistics.resolution(0.05, 10, comparisons=21) > shift
+    assert measures.resolution(0.05, 10, comparisons=21) > shift
 
 
 def test_the_sampling_error_is_that_of_a_binomial():
-    assert statistics.sampling_error(99.54) == pytest.approx(0.133, abs=0.001)
+    assert measures.sampling_error(99.54) == pytest.approx(0.133, abs=0.001)

@@ -1,0 +1,62 @@
+"""How accuracy falls when the test images are turned, shifted, scaled or sheared."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+
+from ..data import Loader, affine, affine_matrices
+from ..training import predict
+
+# Each distortion by its unit: the strengths that are measured. All but the scale are applied in
+# both directions.
+STRENGTHS: dict[str, tuple[float, ...]] = {
+    "rotation (degrees)": (0, 10, 20, 30, 40),
+    "shift (pixels)": (0, 2, 4, 6),
+    "scale": (0.6, 0.8, 1.0, 1.2, 1.4),
+    "shear (degrees)": (0, 10, 20, 30),
+}
+
+
+def distort(images: torch.Tensor, distortion: str, strength: float) -> torch.Tensor:
+    """The images, float32 of shape (N, 1, 28, 28), after one distortion of the same strength.
+
+    A shift moves them along both axes.
+    """
+    count = len(images)
+    zero, full = torch.zeros(count), torch.full((count,), float(strength))
+    arguments = {"angle": zero, "translate": torch.zeros(count, 2)}
+    arguments |= {"scale": torch.ones(count), "shear": zero}
+    if distortion == "rotation (degrees)":
+        arguments["angle"] = full
+    elif distortion == "shift (pixels)":
+        arguments["translate"] = torch.stack([full, full], dim=1)
+    elif distortion == "scale":
+        arguments["scale"] = full
+    else:
+        arguments["shear"] = full
+    matrices = affine_matrices(**arguments).to(images.device)
+    return affine(images, matrices, "bilinear")
+
+
+def measure_robustness(
+    models: Mapping[str, nn.Module],
+    images: torch.Tensor,
+    labels: torch.Tensor,
+) -> dict[str, dict[str, list[float]]]:
+    """The accuracy in % of each model, by distortion and model, at each of its `STRENGTHS`.
+
+    The models expect normalised images; `images` are in [0, 1], of shape (N, 1, 28, 28).
+    """
+    curves = {}
+    for distortion, strengths in STRENGTHS.items():
+        curves[distortion] = {name: [] for name in models}
+        for strength in strengths:
+            directions = {strength, strength if distortion == "scale" else -strength}
+            sets = [distort(images, distortion, direction) for direction in directions]
+            loader = Loader(torch.cat(sets), labels.repeat(len(sets)))
+            for name, model in models.items():
+                predictions, _ = predict(model, images.device, loader)
+                correct = (predictions == loader.labels.cpu()).double().mean().item()
+                curves[distortion][name].append(100 * correct)
+    return curves

@@ -1,0 +1,100 @@
+"""MNIST as most scripts train it: torchvision's data set, a DataLoader, PyTorch's defaults.
+
+The benchmark measures our package against this. It follows pytorch/examples, mnist/main.py: only
+the networks and the hyperparameters are ours, none of the settings, loaders or loops.
+"""
+
+import time
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import nn, optim
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils.data import DataLoader, Subset
+from torchvision import datasets, transforms
+
+from ..data import MEAN, STD
+from ..recipes import Experiment, build_model
+
+WORKERS = 2
+
+
+def make_loaders(
+    experiment: Experiment, root: Path, share: float = 1.0, workers: int | None = None
+) -> tuple[DataLoader, DataLoader]:
+    """DataLoaders of the training and the test images, which transform one PIL image at a time.
+
+    `root` holds `MNIST/raw/` with the extracted files; `share` takes the first part of each set.
+    """
+    to_tensor = [transforms.ToTensor()]
+    if experiment.normalized:
+        to_tensor.append(transforms.Normalize((MEAN,), (STD,)))
+    augment = _make_augmentation(experiment)
+    sets = (
+        datasets.MNIST(root, train=True, transform=transforms.Compose([*augment, *to_tensor])),
+        datasets.MNIST(root, train=False, transform=transforms.Compose(to_tensor)),
+    )
+    train_set, test_set = (Subset(data, range(int(len(data) * share))) for data in sets)
+    workers = WORKERS if workers is None else workers
+    options = {
+        "num_workers": workers,
+        "persistent_workers": workers > 0,  # they start in the warm-up
+        "pin_memory": torch.cuda.is_available(),
+    }
+    return (
+        DataLoader(train_set, experiment.batch_size, shuffle=True, **options),
+        DataLoader(test_set, batch_size=1000, **options),
+    )
+
+
+def _make_augmentation(experiment: Experiment) -> list[transforms.RandomAffine]:
+    if experiment.augmentation is None:
+        return []
+    arguments = dict(experiment.augmentation)
+    mode = transforms.InterpolationMode(arguments.pop("interpolation", "nearest"))
+    return [transforms.RandomAffine(**{"degrees": 0, **arguments}, interpolation=mode)]
+
+
+def train(model, device, train_loader, optimizer, average=None):
+    model.train()
+    for data, target in train_loader:
+        data, target = data.to(device), target.to(device)
+        optimizer.zero_grad()
+        output = model(data)
+        loss = F.nll_loss(output, target)
+        loss.backward()
+        optimizer.step()
+        if average is not None:
+            average.update_parameters(model)
+
+
+def test(model, device, test_loader):
+    model.eval()
+    correct = 0
+    with torch.no_grad():
+        for data, target in test_loader:
+            data, target = data.to(device), target.to(device)
+            prediction = model(data).argmax(dim=1)
+            correct += prediction.eq(target).sum().item()
+    return 100 * correct / len(test_loader.dataset)
+
+
+def measure(experiment: Experiment, root: Path, share: float, device: str) -> float:
+    """The seconds of an epoch, training and testing, after one over a tenth of its images."""
+    train_loader, test_loader = make_loaders(experiment, root, share)
+    warm_up, _ = make_loaders(experiment, root, share / 10)
+    model: nn.Module = build_model(experiment).to(device)
+    optimizer_class = getattr(optim, experiment.optimizer)
+    optimizer = optimizer_class(model.parameters(), **experiment.optimizer_args)
+    average = None
+    if experiment.ema_decay:
+        update = get_ema_multi_avg_fn(experiment.ema_decay)
+        average = AveragedModel(model, multi_avg_fn=update, use_buffers=True)
+    train(model, device, warm_up, optimizer, average)
+    for loader in (train_loader, test_loader):
+        iter(loader)  # starts its workers
+    started = time.perf_counter()
+    train(model, device, train_loader, optimizer, average)
+    test(average or model, device, test_loader)
+    return time.perf_counter() - started

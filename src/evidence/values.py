@@ -1,0 +1,175 @@
+"""The numbers that sentences quote, by their names, as the texts that a reader sees.
+
+A sentence quotes one between two comments, which a reader of the page does not see:
+`<!-- augmentation/last -->99.55 ± 0.05<!-- -->`. `report` writes the number, and checks it.
+"""
+
+import re
+from collections.abc import Mapping
+from statistics import mean
+
+from .. import store
+from ..experiments import STEPS
+from ..models import count_parameters
+from ..recipes import build_model
+from . import measures
+from .rows import Row, load_study_records
+from .tables import (
+    Rows,
+    format_difference,
+    format_interval,
+    format_mean,
+    format_share,
+    format_signed,
+    markdown_table,
+)
+
+# The values that no table shows, in the order of the table "Numbers quoted in the text".
+FACTS = {
+    "{step}/mean": "{name}, mean of the last epoch (%)",
+    "{step}/lowest": "{name}, lowest of the last five epochs (%)",
+    "{step}/overfitting": "{name}, training minus test accuracy, last epoch (pp)",
+    "{step}/spread": "{name}, spread of the last five epochs, mean (pp)",
+}
+STEP_3_FACTS = {
+    "augmentation/sampling": "step 3, other 10,000 test images, 95 % (pp)",
+    "augmentation/stable": "step 3, epoch from which every seed stays at 99.40 % or above",
+    "folds/all": "step 3, all six folds (60,000 images), last epoch (%)",
+    "folds/others": "step 3, folds 1 to 5, consistent runs",
+    "folds/gap": "step 3, fold 6 minus the mean of folds 1 to 5, last epoch (pp)",
+    "scheduler/gain": "step 2 minus Adam with StepLR(5), last epoch (pp)",
+    "ablation/transforms": "the four transforms together, lowest (pp)",
+    "records": "recorded runs",
+}
+_QUOTED = re.compile(r"<!-- (?P<name>[^<>]+?) -->(?P<text>(?:(?!<!--).)*)<!-- -->", re.DOTALL)
+
+
+def named_values(rows: Rows) -> dict[str, str]:
+    """All values that a sentence may quote, by name.
+
+    `study/label/measure` is a cell of a study's table; for the three steps, the label is left out.
+    """
+    values = {}
+    for study, by_label in rows.items():
+        for label, row in by_label.items():
+            prefix = study if study in STEPS else f"{study}/{label}"
+            for measure, text in _row_values(row).items():
+                values[f"{prefix}/{measure}"] = text
+    for step, experiment in STEPS.items():
+        row = rows[step][step]
+        values[f"{step}/parameters"] = f"{count_parameters(build_model(experiment)):,}"
+        if row.histories:
+            values |= {f"{step}/{name}": text for name, text in _step_values(row).items()}
+    return values | _facts(rows) | _exercise_values()
+
+
+def _row_values(row: Row) -> dict[str, str]:
+    """The cells of a row, and their parts."""
+    total = len(row.records)
+    if not row.histories:
+        return {"seeds": str(total)}
+    values = {
+        "lowest": format_mean(row.lowest),
+        "last": format_mean(row.last),
+        "mean lowest": f"{mean(row.lowest):.2f}",
+        "mean last": f"{mean(row.last):.2f}",
+        "consistent": f"{row.consistent} of {total}",
+        "share": format_share(row.consistent, total),
+        "train": f"{len(row.histories)} of {total}",
+        "seeds": str(total),
+    }
+    if row.difference:
+        gain, low, high = row.difference
+        values["difference"] = format_signed(gain)
+        values["size"] = f"{abs(gain):.2f}"
+        values["interval"] = format_interval(low, high)
+    return values
+
+
+def _step_values(row: Row) -> dict[str, str]:
+    """What is quoted of a step beside the cells of its row."""
+    value, low, high = measures.mean_interval(row.last)
+    last_epochs = [history[-1] for history in row.histories]
+    gaps = [epoch["train_accuracy"] - epoch["test_accuracy"] for epoch in last_epochs]
+    spreads = [measures.highest(run) - measures.lowest(run) for run in row.histories]
+    error = measures.sampling_error(mean(row.last))
+    stable = [measures.first_stable_epoch(history) for history in row.histories]
+    return {
+        "mean": f"{value:.2f} ({low:.2f} to {high:.2f})",
+        "mean interval": f"{low:.2f} to {high:.2f}",
+        "overfitting": format_difference(measures.mean_interval(gaps)),
+        "gap": f"{abs(mean(gaps)):.2f}",
+        "spread": f"{mean(spreads):.2f}",
+        "sampling": f"± {error:.2f}",
+        "stable": str(max(stable)) if all(stable) else "–",
+        "minimum": f"{min(row.lowest):.2f}",
+    }
+
+
+def _facts(rows: Rows) -> dict[str, str]:
+    """What compares or combines several rows."""
+    values = {}
+    folds = rows["folds"]
+    if all(row.last for row in folds.values()):
+        per_seed = zip(*(row.last for row in folds.values()), strict=True)
+        others = [row for label, row in folds.items() if label != "fold 6"]
+        consistent = sum(row.consistent for row in others)
+        runs = sum(len(row.records) for row in others)
+        gap = mean(folds["fold 6"].last) - mean(mean(row.last) for row in others)
+        values["folds/all"] = format_mean([mean(accuracies) for accuracies in per_seed])
+        values["folds/others"] = f"{consistent} of {runs}"
+        values["folds/gap"] = format_signed(gap)
+    comparisons = {
+        "scheduler/gain": ("scheduler", "SGD 0.2, OneCycleLR (step 2)", "Adam 0.01, StepLR(5)"),
+        "ablation/transforms": ("ablation", "+ shear (step 3)", "+ averaging"),
+    }
+    for name, (study, label, other) in comparisons.items():
+        row, reference = rows[study][label], rows[study][other]
+        measure = "last" if study == "scheduler" else "lowest"
+        samples = getattr(row, measure), getattr(reference, measure)
+        if all(samples):
+            gain, low, high = measures.difference(*samples)
+            values[name] = format_difference((gain, low, high))
+            values[f"{name}/size"] = f"{abs(gain):.2f}"
+            values[f"{name}/interval"] = format_interval(low, high)
+    records = load_study_records().values()
+    hours = sum(record["seconds"] * record["threads"] for record in records) / 3600
+    values["records"] = f"{len(records)}, {hours:.0f} core-hours"
+    return values
+
+
+def _exercise_values() -> dict[str, str]:
+    """The accuracies in % that the answers to the exercises quote."""
+    values = {}
+    for record in store.load_records(store.EVIDENCE / "exercises.jsonl").values():
+        history, name = record["history"], record["recipe"]["name"]
+        values[f"{name}/last"] = f"{measures.last(history):.2f}"
+        values[f"{name}/lowest"] = f"{measures.lowest(history):.2f}"
+        values[f"{name}/highest"] = f"{measures.highest(history):.2f}"
+        values[f"{name}/first"] = f"{history[0]['test_accuracy']:.2f}"
+        values[f"{name}/training"] = f"{history[-1]['train_accuracy']:.2f}"
+    return values
+
+
+def facts_table(rows: Rows) -> str:
+    """The values that no other table shows."""
+    values = named_values(rows)
+    lines = []
+    for number, step in enumerate(STEPS, 1):
+        for name, quantity in FACTS.items():
+            text = values.get(name.format(step=step), "–")
+            lines.append([quantity.format(name=f"step {number}"), text])
+    lines += [[quantity, values.get(name, "–")] for name, quantity in STEP_3_FACTS.items()]
+    return markdown_table(["quantity", "value"], lines)
+
+
+def fill_in(text: str, values: Mapping[str, str]) -> str:
+    """The text with every quoted number as it is now. Raises ValueError for an unknown name."""
+
+    def replace(quoted: re.Match) -> str:
+        name = quoted["name"]
+        if name not in values:
+            raise ValueError(f"a sentence quotes {name!r}, which is no measured value")
+        return f"<!-- {name} -->{values[name]}<!-- -->"
+
+    return _QUOTED.sub(replace, text)

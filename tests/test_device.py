@@ -1,0 +1,52 @@
+"""The machine: a device that computes, no more threads than CPUs, and the caller left as it was."""
+
+import joblib
+import pytest
+import torch
+
+from src import device
+from src.device import configure, one_thread, pick_device
+
+
+@pytest.mark.parametrize("name", ["meta", "abacus", "cuda:99"])
+def test_a_device_that_cannot_compute_is_refused(name):
+    with pytest.raises(ValueError, match=f"device '{name}' is not available here: choose 'cuda'"):
+        pick_device(name)
+
+
+def test_a_gpu_without_kernels_for_it_is_passed_over(monkeypatch, capsys):
+    def compute(name):
+        if name == "cuda":
+            raise RuntimeError("no kernel image is available for execution on the device")
+        return torch.device(name)
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    monkeypatch.setattr(device, "_compute_on", compute)
+    assert pick_device() == torch.device("cpu")
+    assert capsys.readouterr().out == (
+        "cuda is available, but cannot compute: the CPU is used instead.\n"
+    )
+
+
+def test_there_are_never_more_threads_than_the_process_may_use(monkeypatch):
+    with one_thread():
+        torch.set_num_threads(8)
+        monkeypatch.setattr(joblib, "cpu_count", lambda: 2)
+        configure()
+        assert torch.get_num_threads() == 2
+        torch.set_num_threads(1)
+        configure()
+        assert torch.get_num_threads() == 1  # not more than was set
+
+
+def test_one_thread_leaves_the_callers_number():
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        with pytest.raises(KeyError), one_thread():
+            assert torch.get_num_threads() == 1
+            raise KeyError
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)

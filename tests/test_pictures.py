@@ -1,0 +1,99 @@
+"""The pictures of the studies show every seed, and the numbers of the rows."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import torch
+from conftest import history
+
+from src import plots
+from src.evidence import pictures
+from src.evidence.robustness import STRENGTHS, distort, measure_robustness
+from src.evidence.rows import Row
+from src.evidence.studies import STUDIES, Study
+from src.experiments import BASIC, STEPS, load_model
+
+
+@pytest.fixture(autouse=True)
+def close():
+    yield
+    plt.close("all")
+
+
+def drawn(axes):
+    """The heights of the lines in a diagram."""
+    return [[*line.get_ydata()] for line in axes.lines]
+
+
+def row(label, lowest, difference=None, last=None, histories=None):
+    runs = histories or [history(99.0) for _ in lowest]
+    return Row(label, [{} for _ in runs], runs, lowest, last or lowest, 0, difference)
+
+
+def test_a_study_shows_every_seed_and_the_interval_of_each_difference(monkeypatch):
+    recipes = dict.fromkeys("abc", BASIC)
+    monkeypatch.setitem(STUDIES, "one", Study("?", "x", recipes, "c"))
+    rows = {
+        "a": row("a", [99.1, 99.2, 99.1], (0.1, -np.inf, np.inf)),
+        "b": row("b", [99.3, 99.3], (0.17, 0.1, 0.24)),
+        "c": Row("c", [{}, {}], [history(99.0)], [99.0], [99.0], 0),  # a seed does not train
+    }
+    left, right = pictures.study("one", rows).axes
+    dots = [collection.get_offsets().tolist() for collection in left.collections]
+    accuracies = [[accuracy for accuracy, _ in seeds] for seeds in dots]
+    assert accuracies == [rows["a"].lowest, rows["b"].lowest]
+    assert all(len({*map(tuple, seeds)}) == len(seeds) for seeds in dots)  # none hides another
+    marks = [line.get_markerfacecolor() for line in right.lines if line.get_marker() == "s"]
+    assert marks == ["none", plots.BLUE]  # open without an interval
+    intervals = [bar.get_segments()[0].tolist() for bar in right.collections]
+    assert intervals[1] == [[0.1, 1], [0.24, 1]]
+
+
+def test_the_steps_over_their_seeds():
+    runs = [[history(97, 98, 98.5), history(97, 99, 98.7)], *2 * [2 * [history(99, 99.3, 99.5)]]]
+    rows = {
+        step: {step: row(step, [], histories=histories)}
+        for step, histories in zip(STEPS, runs, strict=True)
+    }
+    whole, end = pictures.steps(rows).axes
+    assert drawn(whole)[:2] == [[97, 98.5, 98.6], [99, 99.3, 99.5]]
+    assert "step 1 is below" in end.get_title() and "step 2" not in end.get_title()
+    names = [text.get_text() for text in whole.figure.legends[0].get_texts()]
+    assert names[:2] == ["step 1: 98.60 % (2 seeds)", "step 2: 99.50 % (2 seeds)"]
+
+
+def test_what_a_parameter_is_worth_is_drawn_at_its_number():
+    rows = {
+        "parameters": {
+            "1,048": row("1,048", [97.0], last=[98.0, 98.2]),
+            "7,946": row("7,946", [99.4], last=[99.5]),
+        }
+    }
+    claims = [{"parameters": 3_762, "accuracy": 99.52}]
+    (axes,) = pictures.parameters(rows, claims).axes
+    points = {tuple(point) for line in axes.lines for point in line.get_xydata().tolist()}
+    expected = {(1048, 98.0), (1048, 98.2), (1048, 98.1), (7946, 99.5), (3762, 99.52)}
+    assert expected <= points and [text.get_text() for text in axes.texts] == ["1", "99.4 %"]
+
+
+def test_distortions_move_the_ink_as_they_say(mnist):
+    images = mnist[1][0][:20]
+    for distortion, strengths in STRENGTHS.items():
+        none = 1.0 if distortion == "scale" else 0.0
+        assert none in strengths
+        torch.testing.assert_close(distort(images, distortion, none), images, atol=1e-4, rtol=0)
+    shifted = distort(images, "shift (pixels)", 2)
+    torch.testing.assert_close(shifted[..., 2:, 2:], images[..., :-2, :-2], atol=1e-4, rtol=0)
+    smaller = distort(images, "scale", 0.6).mean() / images.mean()
+    assert smaller.item() == pytest.approx(0.36, abs=0.05)
+
+
+def test_augmentation_makes_the_network_robust(mnist):
+    images, labels = (part[:300] for part in mnist[1])
+    models = {step: load_model(step) for step in ("regularization", "augmentation")}
+    curves = measure_robustness(models, images, labels)
+    assert curves["scale"]["augmentation"][2] > 98  # as they are
+    step2, step3 = (sum(curves["rotation (degrees)"][step]) / 5 for step in models)
+    assert step3 > step2 + 2
+    figure = pictures.robustness(curves)
+    assert [axes.get_xlabel() for axes in figure.axes] == list(STRENGTHS)

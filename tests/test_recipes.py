@@ -1,0 +1,110 @@
+"""Recipes: what they accept, and what they refuse in one line when they are made."""
+
+import pickle
+from copy import deepcopy
+from dataclasses import replace
+
+import pytest
+import torch
+
+from src.experiments import AUGMENTATION, BASIC, REGULARIZATION, STEPS, run
+from src.models import MODELS, count_parameters
+from src.recipes import OPTIMIZERS, RecipeError, build_model
+
+
+@pytest.mark.parametrize(
+    "step, parameters", [("basic", 10_578), ("regularization", 8_178), ("augmentation", 7_946)]
+)
+def test_steps_are_within_the_limits(step, parameters):
+    experiment = STEPS[step]
+    assert experiment.epochs <= 15 and experiment.split == "test"
+    assert count_parameters(build_model(experiment)) == parameters
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_every_optimizer_that_is_offered_trains(optimizer, smoke, output):
+    recipe = replace(BASIC, optimizer=optimizer, optimizer_args={"lr": 0.001})
+    _, record = run(recipe, progress=False)
+    assert 1 < record["history"][0]["train_loss"] < 2.4  # guessing gives ln 10, 2.30
+
+
+@pytest.mark.parametrize(
+    "field, value, message",
+    [
+        ("name", "a/b", "name='a/b': must be up to 100 letters"),
+        ("name", 300 * "x", "must be up to 100 letters"),
+        ("name", "", "name='': must be"),
+        ("model", "BasicNets", "model='BasicNets': choose one of BasicNet, Reg"),
+        ("model_args", {"dropuot": 0.1}, "unexpected keyword argument 'dropuot'"),
+        ("model_args", {"dropout": 1.5}, "model_args={'dropout': 1.5}: dropout probability "),
+        ("optimizer", "adam", "optimizer='adam': choose one of SGD, Adam"),
+        ("optimizer_args", {"lr": -0.1}, "'lr': -0.1}: Invalid learning rate"),
+        ("optimizer_args", {"lr": "fast"}, "'lr': 'fast'}: "),
+        ("optimizer_args", {"foreach": True}, "optimizer_args={'fused': True, 'foreach': True}: "),
+        ("optimizer_args", {"lr": torch.tensor(1.0)}, "type Tensor is not JSON serializable"),
+        ("optimizer_args", None, "optimizer_args=None: must be a dict"),
+        ("scheduler", "LambdaLR", "scheduler='LambdaLR': choose one of StepLR"),
+        ("scheduler", None, "'cycle_momentum': False}: there is no scheduler to pass them to"),
+        ("scheduler_args", {"pct_start": 2.0}, "scheduler_args={'pct_start': 2.0}: "),
+        ("augmentation", {}, "augmentation={}: must be None or name at least one argument"),
+        ("augmentation", {"degree": 7}, "unexpected keyword argument 'degree'"),
+        ("augmentation", {"translate": None}, "augmentation={'translate': None}: translate"),
+        ("augmentation", {"scale": (-1, 1)}, "scale values should be positive"),
+        ("augmentation", {"scale": (1.1, 0.9)}, "scale must be a range that rises from above 0"),
+        ("augmentation", {"interpolation": "linear"}, "'linear' is not a valid Interpolation"),
+        ("epochs", 0, "epochs=0: must be a positive integer"),
+        ("batch_size", "128", "batch_size='128': must be a positive integer"),
+        ("normalized", "no", "normalized='no': must be True or False"),
+        ("ema_decay", 1, "ema_decay=1: must be None or between 0 and 1"),
+        ("split", "train", "split='train': choose one of fold 1"),
+    ],
+)
+def test_a_wrong_recipe_is_refused_in_one_line(field, value, message):
+    with pytest.raises(RecipeError) as raised:
+        replace(REGULARIZATION, **{field: value})
+    assert message in str(raised.value) and "\n" not in str(raised.value)
+    assert raised.value._render_traceback_() == [f"RecipeError: {raised.value}"]  # in Jupyter
+
+
+@pytest.mark.parametrize(
+    "recipe, changes, message",
+    [
+        (AUGMENTATION, {"model_args": {"width": -1}}, "model_args={'width': -1}: "),
+        (BASIC, {"scheduler": "StepLR", "scheduler_args": {"step_size": 0}}, "{'step_size': 0}: "),
+    ],
+)
+def test_what_pytorch_would_refuse_only_in_training_is_refused_at_once(recipe, changes, message):
+    with pytest.raises(RecipeError) as raised:
+        replace(recipe, **changes)
+    assert message in str(raised.value)
+
+
+def test_a_mistake_in_the_code_of_a_model_keeps_its_traceback(monkeypatch):
+    class Broken(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = undefined  # noqa: F821
+
+    monkeypatch.setitem(MODELS, "Broken", Broken)
+    with pytest.raises(NameError, match="undefined"):
+        replace(BASIC, model="Broken")
+
+
+def test_a_recipe_draws_no_random_numbers():
+    torch.manual_seed(1)
+    expected = torch.rand(3)
+    torch.manual_seed(1)
+    replace(BASIC, model="RegularizedNet")
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_a_recipe_cannot_be_changed_and_is_the_same_however_it_is_written():
+    with pytest.raises(TypeError, match="support item assignment"):
+        BASIC.optimizer_args["lr"] = 1
+    with pytest.raises(AttributeError, match="read-only"):
+        AUGMENTATION.augmentation.update(degrees=7)
+    for copied in (pickle.loads(pickle.dumps(AUGMENTATION)), deepcopy(AUGMENTATION)):
+        assert copied == AUGMENTATION and hash(copied) == hash(AUGMENTATION)
+    as_list = replace(AUGMENTATION, augmentation={**AUGMENTATION.augmentation, "scale": [0.9, 1.1]})
+    assert as_list == AUGMENTATION
+    assert replace(BASIC, split="fold 6") == replace(BASIC, split="validation")
