@@ -3,7 +3,7 @@
 import re
 from importlib.metadata import version
 
-OLDEST_TORCH = (2, 6)
+OLDEST_TORCH = (2, 4)
 
 
 def check_torch(installed: str) -> None:
