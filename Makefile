@@ -20,8 +20,11 @@ test: .venv/installed
 	$(PY) -m ruff format --check src tests
 	$(PY) -m pytest
 
+# An unfinished environment, or one of another Python, is made anew.
 .venv/installed: requirements.txt
-	$(PYTHON) -m venv .venv
+	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else \
+		"Python 3.11 or newer is needed, for example: make PYTHON=python3.12")'
+	test -f .venv/installed || $(PYTHON) -m venv --clear .venv
 	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	touch .venv/installed
 

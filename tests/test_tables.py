@@ -48,13 +48,13 @@ BELOW, COLLAPSED = history(98, 99.5, 99.3, 99.5, 99.5, 99.5), history(10, 10, 10
 @pytest.mark.parametrize(
     "runs, row",
     [
-        ([GOOD, LOW], "99.45 ± 0.07 | 2 of 2 (16 to 100 %) | 99.55 ± 0.07"),
-        ([GOOD, BELOW], "99.40 ± 0.14 | 1 of 2 (1 to 99 %) | 99.55 ± 0.07"),
+        ([GOOD, LOW], "99.45 ± 0.07 | 2 of 2 (15.8 to 100.0 %) | 99.55 ± 0.07"),
+        ([GOOD, BELOW], "99.40 ± 0.14 | 1 of 2 (1.2 to 98.8 %) | 99.55 ± 0.07"),
         (
             [LOW, COLLAPSED, None],
-            "99.40 (1 of 3 seeds train) | 1 of 3 (1 to 91 %) | 99.50 (1 of 3 seeds train)",
+            "99.40 (1 of 3 seeds train) | 1 of 3 (0.8 to 90.6 %) | 99.50 (1 of 3 seeds train)",
         ),
-        ([None], "– (0 of 1 seeds train) | 0 of 1 (0 to 98 %) | – (0 of 1 seeds train)"),
+        ([None], "– (0 of 1 seeds train) | 0 of 1 (0.0 to 97.5 %) | – (0 of 1 seeds train)"),
         ([history(99.0, 99.2)], "– | – | 99.20"),
     ],
 )
@@ -67,17 +67,27 @@ def test_a_study_table_counts_the_consistent_seeds_and_those_that_train(runs, ro
 @pytest.mark.parametrize(
     "difference, text",
     [
-        ((-0.012, -0.012, -0.012), "−0.01 (−0.01 to −0.01)"),
-        ((0.18, 0.13, 0.23), "+0.18 (+0.13 to +0.23)"),
+        ((-0.012, -0.02, -0.012), "−0.01 (−0.02 to −0.01)"),
+        ((0.18, 0.131, 0.229), "+0.18 (+0.13 to +0.23)"),  # outward
+        ((0.29, 0.29, 0.29), "+0.29 (+0.29 to +0.29)"),  # 28.999… hundredths in binary
         ((0.0, -0.28, 0.28), "+0.00 (−0.28 to +0.28), not resolved"),
-        ((-0.04, -0.08, -0.001), "−0.04 (−0.08 to +0.00), not resolved"),  # as it is shown
+        ((-0.042, -0.0815, -0.0025), "−0.04 (−0.09 to −0.00)"),  # resolved, though it rounds to 0
+        ((-0.002, -0.05, 0.001), "−0.00 (−0.05 to +0.01), not resolved"),
         ((-0.2, -float("inf"), float("inf")), "−0.20 (one seed)"),
         ((float("nan"),) * 3, "–"),
         (None, "–"),
     ],
 )
-def test_a_difference_is_rounded_once_and_says_whether_it_is_resolved(difference, text):
+def test_a_difference_is_resolved_by_its_interval_before_rounding(difference, text):
     assert tables.format_difference(difference) == text
+
+
+@pytest.mark.parametrize(
+    "count, total, text",
+    [(99, 100, "94.5 to 99.98 %"), (30, 30, "88.4 to 100.0 %"), (0, 10, "0.0 to 30.9 %")],
+)
+def test_a_share_is_rounded_outward(count, total, text):
+    assert tables.format_share(count, total) == text
 
 
 def test_a_study_compares_with_its_reference(evidence, monkeypatch):

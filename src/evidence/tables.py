@@ -9,6 +9,7 @@ import io
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from fractions import Fraction
 from statistics import mean, stdev
 
@@ -45,14 +46,21 @@ def format_mean(values: Sequence[float]) -> str:
 
 
 def format_signed(value: float) -> str:
-    """A difference with its sign and two decimals."""
-    rounded = round(value, 2) + 0.0  # no negative zero
-    return f"{rounded:+.2f}".replace("-", "−")
+    """A difference with two decimals and its sign, which it keeps if it rounds to zero."""
+    return f"{value:+.2f}".replace("-", "−")
 
 
 def format_interval(low: float, high: float) -> str:
-    """The ends of an interval of a difference."""
-    return f"{format_signed(low)} to {format_signed(high)}"
+    """The ends of an interval of a difference, rounded outward."""
+    ends = _round(low, 2, ROUND_FLOOR), _round(high, 2, ROUND_CEILING)
+    return " to ".join(f"{end:+}".replace("-", "−") for end in ends)
+
+
+def _round(value: float, decimals: int, direction: str) -> Decimal:
+    """The value with so many decimals; it keeps its sign if it rounds to zero."""
+    exact = Decimal(f"{value:.9f}")  # without the error of the binary fraction
+    rounded = exact.quantize(Decimal(1).scaleb(-decimals), direction)
+    return rounded.copy_sign(Decimal(value))
 
 
 def format_difference(difference: Interval | None) -> str:
@@ -62,15 +70,17 @@ def format_difference(difference: Interval | None) -> str:
     gain, low, high = difference
     if math.isinf(low):
         return f"{format_signed(gain)} (one seed)"
-    resolved = round(low, 2) > 0 or round(high, 2) < 0  # rounded, so that the text agrees
-    note = "" if resolved else ", not resolved"
+    note = "" if low > 0 or high < 0 else ", not resolved"
     return f"{format_signed(gain)} ({format_interval(low, high)}){note}"
 
 
 def format_share(count: int, total: int) -> str:
-    """The exact 95 % interval of a share."""
+    """The exact 95 % interval of a share, rounded outward; 100 % only without a failure."""
     low, high = measures.proportion_interval(count, total)
-    return f"{low:.0f} to {high:.0f} %"
+    decimals = 1
+    while count < total and _round(high, decimals, ROUND_CEILING) == 100:
+        decimals += 1
+    return f"{_round(low, 1, ROUND_FLOOR)} to {_round(high, decimals, ROUND_CEILING)} %"
 
 
 def format_consistent(row: Row) -> str:
