@@ -13,7 +13,8 @@ from PIL import Image, ImageDraw
 
 from src.data import Loader, normalize
 from src.demo import digits
-from src.demo.digits import find_ink, normalize_size, read_digit, read_files, widen_strokes
+from src.demo.digits import normalize_size, read_digit, read_files, widen_strokes
+from src.demo.ink import find_ink
 from src.evidence.runner import seed1_record
 from src.experiments import STEPS, load_model
 from src.store import results_path

@@ -2,7 +2,7 @@
 
 Images are prepared as MNIST's were: "size normalized to fit in a 20x20 pixel box while preserving
 their aspect ratio", and centred in 28 × 28 "by computing the center of mass of the pixels"
-(http://yann.lecun.com/exdb/mnist/). How ink is found is our own; `page/prepare.js` mirrors it.
+(http://yann.lecun.com/exdb/mnist/). `ink.py` finds the ink; `page/prepare.js` mirrors both.
 """
 
 from collections.abc import Iterable
@@ -17,13 +17,12 @@ from scipy import ndimage
 from .. import plots
 from ..data import normalize
 from ..experiments import load_model
+from .ink import PART, find_ink
 
 MAX_SIZE = 256  # pixels: larger images are reduced first, by a whole factor
 MAX_BYTES = 220e6  # of a decoded image: 55 megapixels in colour, 220 in grey (JPEG: any size)
 Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit, which MAX_BYTES replaces
-MIN_CONTRAST = 0.06  # between ink and paper, as a fraction of the range from black to white
 THIN = 0.03  # of the square around the digit: the ink of a very thin pen
-PART = 0.3  # of the strongest ink: the lowest contrast of a part of the digit
 STROKE = 2.0  # pixels of 20, about as wide as most strokes of MNIST
 LUMINANCE = np.float32([0.299, 0.587, 0.114])  # of red, green and blue
 
@@ -139,67 +138,6 @@ def choose_channel(colours: np.ndarray) -> np.ndarray:
     spreads = [float(channel.std()) for channel in channels]
     best = int(np.argmax(spreads))
     return channels[best if spreads[best] > 1.5 * spreads[0] else 0]
-
-
-def find_ink(grey: np.ndarray) -> tuple[np.ndarray, list[str]]:
-    """The ink in each pixel, from 0 to 1, and the reasons for doubt; all 0 if there is no digit."""
-    (height, width), size = grey.shape, max(grey.shape)
-    if not is_paper_light(grey):
-        grey = 1 - grey
-    # The paper is what remains when all that is narrower than a window is filled: a closing.
-    # A shadow or a sheet, which are wider, belong to it, with sharp edges.
-    window = size // 6 * 2 + 3
-    margin = np.pad(grey, window, constant_values=grey.max())
-    ink = ndimage.grey_closing(margin, window)[window:-window, window:-window] - grey
-    # The strongest ink is inside, where neither a frame nor the edge of the sheet is; if any.
-    y, x = height // 8, width // 8
-    strongest = np.percentile(ink[y : height - y, x : width - x], 99.9)
-    if strongest < MIN_CONTRAST:
-        strongest = np.percentile(ink, 99.9)
-    noise = np.median(ink)  # of the paper, whose closing is its lightest
-    if strongest < MIN_CONTRAST or (size > 60 and 1 / 3 < noise / strongest < 2 / 3):
-        return np.zeros_like(ink), []
-    mask = ink > max(PART * strongest, min(3 * noise, 0.4 * strongest))
-    parts, doubts = choose_parts(mask, ink)
-    if strongest < 0.15:
-        doubts.append("low contrast")
-    near = ndimage.maximum_filter(parts, 3)  # with the soft edges of the strokes
-    return np.where(near & (ink > 0.05 * strongest), np.clip(ink / strongest, 0, 1), 0), doubts
-
-
-def is_paper_light(grey: np.ndarray) -> bool:
-    """Whether the pixels are mostly nearer to the lightest than to the darkest around them.
-
-    Pixels at the border, without the outermost ones (a frame), count for those beyond it: in an
-    image that is cropped to its ink, the corners are paper.
-    """
-    window = max(grey.shape) // 6 * 2 + 3
-    y, x = grey.shape[0] // 24, grey.shape[1] // 24
-    margin = np.pad(grey[y : grey.shape[0] - y, x : grey.shape[1] - x], window, mode="edge")
-    light, dark = (f(margin, window) for f in (ndimage.maximum_filter, ndimage.minimum_filter))
-    return bool(((2 * margin - light - dark) * (light - dark)).sum() >= 0)
-
-
-def choose_parts(mask: np.ndarray, ink: np.ndarray) -> tuple[np.ndarray, list[str]]:
-    """The parts of the mask that make up the digit, and the reasons for doubt.
-
-    That is the part which extends furthest, and all that have a twentieth of its ink. What touches
-    the border counts a fifth: a frame, a shadow or the edge of the sheet gives way to a digit.
-    """
-    height, width = mask.shape
-    reach = 3 if max(mask.shape) > 60 else 1  # closes the gaps of a broken stroke
-    labels, count = ndimage.label(ndimage.maximum_filter(mask, reach), np.ones((3, 3)))
-    labels *= mask
-    boxes, numbers = ndimage.find_objects(labels), np.arange(1, count + 1)
-    mass = ndimage.sum_labels(ink, labels, numbers)
-    y, x = height // 32, width // 32
-    gaps = [(r.start - y, c.start - x, height - y - r.stop, width - x - c.stop) for r, c in boxes]
-    touching = np.min(gaps, axis=1) <= 0
-    extent = np.array([max(r.stop - r.start, c.stop - c.start) for r, c in boxes])
-    main = np.argmax(extent * np.where(touching, 0.2, 1))
-    chosen = (mass >= mass[main] / 20) & (touching <= touching[main])
-    reasons = {"touches the border": touching[main], "several parts": chosen.sum() > 1}
-    return np.isin(labels, numbers[chosen]), [name for name, true in reasons.items() if true]
 
 
 def widen_strokes(ink: np.ndarray) -> np.ndarray:
