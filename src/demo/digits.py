@@ -6,12 +6,14 @@ their aspect ratio", and centred in 28 × 28 "by computing the center of mass of
 """
 
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from scipy import ndimage
 
 from .. import plots
@@ -25,6 +27,21 @@ Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit, which MAX_BYTES replaces
 THIN = 0.03  # of the square around the digit: the ink of a very thin pen
 STROKE = 2.0  # pixels of 20, about as wide as most strokes of MNIST
 LUMINANCE = np.float32([0.299, 0.587, 0.114])  # of red, green and blue
+SURE = 0.95  # a confidence below it is a reason for doubt
+SAME_PICTURE = ("MPO", "PSD")  # formats whose further frames are depth maps or layers
+
+# What Pillow does not read, by what the file holds near its beginning.
+ADVICE = {
+    b"ftyphe": "HEIC: export it as JPEG, or pip install pillow-heif",
+    b"ftypmif1": "HEIC: export it as JPEG, or pip install pillow-heif",
+    b"%PDF-": "a PDF: export its page as PNG",
+    b"<svg": "an SVG: export it as PNG",
+}
+
+with suppress(ImportError):  # optional
+    import pillow_heif
+
+    pillow_heif.register_heif_opener()
 
 
 @dataclass(frozen=True)
@@ -42,7 +59,7 @@ def read_files(paths: Iterable[Path | str]) -> tuple[list[dict], list[str]]:
 
     Returns the results, and one line for each file that cannot be read. A result holds `file`,
     `digit`, `confidence`, `runner_up` (the second most probable digit), all ten `probabilities`,
-    and `doubts`, a list of reasons why the reading may be wrong.
+    and `doubts`, a list of reasons why the reading may be wrong: "not sure" below SURE.
     """
     model, results, errors = load_model(), [], []
     for path in paths:
@@ -53,11 +70,23 @@ def read_files(paths: Iterable[Path | str]) -> tuple[list[dict], list[str]]:
             continue
         with torch.no_grad():
             values = model(normalize(digit.pixels[None]))[0].exp()
+        probabilities = values.tolist()
         best, runner_up = values.topk(2).indices.tolist()
-        result = {"file": str(path), "digit": best, "confidence": values[best].item()}
-        result |= {"runner_up": runner_up, "probabilities": values.tolist()}
-        results.append({**result, "doubts": digit.doubts})
+        result = {"file": str(path), "digit": best, "confidence": probabilities[best]}
+        result |= {"runner_up": runner_up, "probabilities": probabilities}
+        result["doubts"] = weigh_doubts(digit.doubts, probabilities[best])
+        results.append(result)
     return results, errors
+
+
+def weigh_doubts(doubts: list[str], confidence: float) -> list[str]:
+    """The reasons for doubt that matter at this confidence, from 0 to 1.
+
+    Most digits that touch the border are read well: this counts only if the network is not sure.
+    """
+    if confidence < SURE:
+        return ["not sure", *doubts]
+    return [doubt for doubt in doubts if doubt != "touches the border"]
 
 
 def save_picture(results: Iterable[dict], path: Path | str) -> None:
@@ -72,7 +101,9 @@ def save_picture(results: Iterable[dict], path: Path | str) -> None:
         images += [torch.from_numpy(framed), digit.pixels]
         text = f"{result['digit']} ({100 * result['confidence']:.1f} %), next {result['runner_up']}"
         rows.append(f"{result['file'][-30:]}\nPrediction: {text}")
-    plots.digits(images, columns=2, rows=rows).savefig(path)
+    # A file's name may hold a $, which is no formula.
+    with matplotlib.rc_context({"text.parse_math": False, "text.usetex": False}):
+        plots.digits(images, columns=2, rows=rows).savefig(path)
 
 
 def read_digit(path: Path | str) -> Digit:
@@ -94,42 +125,66 @@ def read_digit(path: Path | str) -> Digit:
     return Digit(pixels, grey, (int(left), int(top), int(width), int(height)), doubts)
 
 
-@np.errstate(invalid="ignore")  # NaN in files of floating-point numbers
 def read_colours(path: Path | str) -> np.ndarray:
     """Red, green and blue in [0, 1], of shape (height, width, 3), at most MAX_SIZE high and wide.
 
-    Large images are converted in strips, to save memory.
+    Raises ValueError, in one line, if the file is not an image, is too large or has several pages.
     """
     try:
         with Image.open(path) as image:
-            image.draft("RGB", (8 * MAX_SIZE, 8 * MAX_SIZE))  # JPEG decodes at 1/2, 1/4 or 1/8
-            width, height = image.size
-            if width * height * (1 if image.mode in ("1", "L", "P") else 4) > MAX_BYTES:
-                raise MemoryError(f"{width} × {height} pixels")
-            factor = -(-max(image.size) // MAX_SIZE)
-            step = factor * max(1, 2**20 // (width * factor))
-            # These modes have no fixed range: theirs is the image's own.
-            low, high = image.getextrema() if image.mode[0] in "IF" else (0, 0)
-            strips = []
-            for top in range(0, height, step):
-                strip = image.crop((0, top, width, min(top + step, height)))
-                if 0 < high - low < np.inf:
-                    values = np.nan_to_num(np.asarray(strip, np.float64), nan=low)
-                    strip = Image.fromarray(np.uint8(255 * (values - low) / (high - low)))
-                strips.append(strip.convert("RGBA").convert("RGBa").reduce(factor))
-            small = Image.fromarray(np.concatenate(strips))
-            small.info = image.info  # the orientation
-            pixels = np.asarray(ImageOps.exif_transpose(small), np.float32) / 255
+            frames = 1 if image.format in SAME_PICTURE else getattr(image, "n_frames", 1)
+            pixels = reduce_image(image)
     except FileNotFoundError:
         raise ValueError(f"{path} does not exist") from None
     except MemoryError as error:
         raise ValueError(f"{path} is too large to be decoded: {error}") from None
+    except UnidentifiedImageError:
+        raise ValueError(f"{path} is {describe_file(path)}") from None
     except Exception as error:  # Pillow's readers raise almost anything on damaged files
         raise ValueError(f"{path} is not a readable image ({type(error).__name__})") from error
+    if frames > 1:
+        raise ValueError(f"{path} has {frames} pages or frames: save the one with the digit alone")
     colours, alpha = pixels[..., :3], pixels[..., 3:]  # premultiplied: black where transparent
     # A transparent background becomes white behind dark strokes, black behind light ones.
     paper = 0.0 if (colours @ LUMINANCE).sum() > 0.5 * alpha.sum() else 1.0
     return colours + paper * (1 - alpha)
+
+
+def describe_file(path: Path | str) -> str:
+    """What a file is that Pillow cannot identify, with advice where there is any."""
+    with open(path, "rb") as file:
+        beginning = file.read(1000)
+    for signature, advice in ADVICE.items():
+        if signature in beginning:
+            return advice
+    return "not a readable image"
+
+
+@np.errstate(invalid="ignore")  # NaN in files of floating-point numbers
+def reduce_image(image: Image.Image) -> np.ndarray:
+    """Red, green, blue and alpha in [0, 1], of shape (height, width, 4), as `read_colours` says.
+
+    Colours are premultiplied by alpha. Large images are converted in strips, to save memory;
+    MemoryError is raised for those of more than MAX_BYTES.
+    """
+    image.draft("RGB", (8 * MAX_SIZE, 8 * MAX_SIZE))  # JPEG decodes at 1/2, 1/4 or 1/8
+    width, height = image.size
+    if width * height * (1 if image.mode in ("1", "L", "P") else 4) > MAX_BYTES:
+        raise MemoryError(f"{width} × {height} pixels")
+    factor = -(-max(image.size) // MAX_SIZE)
+    step = factor * max(1, 2**20 // (width * factor))
+    # These modes have no fixed range: theirs is the image's own.
+    low, high = image.getextrema() if image.mode[0] in "IF" else (0, 0)
+    strips = []
+    for top in range(0, height, step):
+        strip = image.crop((0, top, width, min(top + step, height)))
+        if 0 < high - low < np.inf:
+            values = np.nan_to_num(np.asarray(strip, np.float64), nan=low)
+            strip = Image.fromarray(np.uint8(255 * (values - low) / (high - low)))
+        strips.append(strip.convert("RGBA").convert("RGBa").reduce(factor))
+    small = Image.fromarray(np.concatenate(strips))
+    small.info = image.info  # the orientation
+    return np.asarray(ImageOps.exif_transpose(small), np.float32) / 255
 
 
 def choose_channel(colours: np.ndarray) -> np.ndarray:
