@@ -196,6 +196,7 @@ KINDS = {
     "pencil on squared paper": on_paper(
         lambda x, y, _: 1 - 0.12 * squares(x, y, 0.12), contrast=0.3, pen=7
     ),
+    "pencil on rough paper": picture(lambda ink, *_: 190 - 76 * ink, noise=14, pen=3),
     "small, beside a desk": on_paper(sheet, pen=5, side=0.17),
     "small, in a frame": picture(lambda ink, x, y, s: framed(ink, x, y, 2 * s), pen=5, side=0.17),
     "beside others": picture(beside_others, side=0.42),
