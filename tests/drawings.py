@@ -5,7 +5,7 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 from scipy.ndimage import gaussian_filter as blurred
 
 FONTS = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
@@ -105,6 +105,42 @@ def framed(ink, x, y, seed):
     return 255 * (1 - ink) * ((distance < gap) | (distance >= gap + 2 + 2 * seed))
 
 
+def under_a_phone(x, y, seed):
+    """The shadow of the phone that takes the picture: dark from the left, with a hard edge."""
+    return 1 - 0.5 * (x + 0.6 * y < 0.7 + 0.05 * seed)
+
+
+def rules(y, every, width=0.007):
+    """Printed lines: 1 on a line, 0 between two."""
+    return (y + 0.03) % every < width
+
+
+def squares(x, y, every):
+    return rules(x, every) | rules(y, every)
+
+
+def sheet(x, y, seed):
+    """A sheet, and a dark desk to the left and below."""
+    return 0.2 + 0.8 * ((x > 0.05 + 0.01 * seed) & (y + 0.03 * x < 0.97))
+
+
+def cropped(margin):
+    """Digits of a thin pen, whose strokes reach from border to border, but for this margin."""
+
+    def draw(digit, seed=0):
+        image = picture(pen=5, side=0.8)(digit, seed)
+        left, top, right, bottom = ImageOps.invert(image).getbbox()
+        return image.crop((left - margin, top - margin, right + margin, bottom + margin))
+
+    return draw
+
+
+def beside_others(ink, x, y, seed):
+    """A digit at the lower border, between two that are cut off."""
+    others = np.roll(ink, (40, 200), (0, 1))
+    return 255 - 255 * np.maximum(ink, others)[: rows(ink)[1] + 3]
+
+
 def on_paper(light=lambda x, y, seed: 1, level=190, contrast=0.75, **options):
     """Ink on paper of this grey level, under a light that depends on the place."""
     grey = lambda ink, x, y, seed: level * (1 - contrast * ink) * light(x, y, seed)
@@ -152,6 +188,20 @@ KINDS = {
     "sixteen bits": picture(lambda ink, *_: np.uint16(65535 - 65535 * ink)),
     "twelve of sixteen bits": picture(lambda ink, *_: np.uint16(4095 - 4095 * ink)),
     "floating point": picture(lambda ink, *_: np.float32(1 - ink)),
+    "shadow of the phone": on_paper(under_a_phone, pen=14, side=0.7),
+    "light from one side": on_paper(lambda x, *_: 0.3 + 0.7 * x, contrast=0.4, pen=8, side=0.7),
+    "dark rules": on_paper(lambda x, y, _: 1 - 0.5 * rules(y, 0.09)),
+    "tilted rules": on_paper(lambda x, y, _: 1 - 0.4 * rules(y + 0.03 * x, 0.11)),
+    "squared paper": on_paper(lambda x, y, _: 1 - 0.25 * squares(x, y, 0.08)),
+    "pencil on squared paper": on_paper(
+        lambda x, y, _: 1 - 0.12 * squares(x, y, 0.12), contrast=0.3, pen=7
+    ),
+    "pencil on rough paper": picture(lambda ink, *_: 190 - 76 * ink, noise=14, pen=3),
+    "small, beside a desk": on_paper(sheet, pen=5, side=0.17),
+    "small, in a frame": picture(lambda ink, x, y, s: framed(ink, x, y, 2 * s), pen=5, side=0.17),
+    "beside others": picture(beside_others, side=0.42),
+    "thin, cropped": cropped(0),
+    "thin, in a narrow margin": cropped(15),
 }
 
 

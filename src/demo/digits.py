@@ -2,30 +2,46 @@
 
 Images are prepared as MNIST's were: "size normalized to fit in a 20x20 pixel box while preserving
 their aspect ratio", and centred in 28 × 28 "by computing the center of mass of the pixels"
-(http://yann.lecun.com/exdb/mnist/). How ink is found is our own; `page/prepare.js` mirrors it.
+(http://yann.lecun.com/exdb/mnist/). `ink.py` finds the ink; `page/prepare.js` mirrors both.
 """
 
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from scipy import ndimage
 
 from .. import plots
 from ..data import normalize
 from ..experiments import load_model
+from .ink import PART, find_ink
 
 MAX_SIZE = 256  # pixels: larger images are reduced first, by a whole factor
 MAX_BYTES = 220e6  # of a decoded image: 55 megapixels in colour, 220 in grey (JPEG: any size)
 Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit, which MAX_BYTES replaces
-MIN_CONTRAST = 0.06  # between ink and paper, as a fraction of the range from black to white
 THIN = 0.03  # of the square around the digit: the ink of a very thin pen
-PART = 0.3  # of the strongest ink: the lowest contrast of a part of the digit
 STROKE = 2.0  # pixels of 20, about as wide as most strokes of MNIST
 LUMINANCE = np.float32([0.299, 0.587, 0.114])  # of red, green and blue
+SURE = 0.95  # a confidence below it is a reason for doubt
+SAME_PICTURE = ("MPO", "PSD")  # formats whose further frames are depth maps or layers
+
+# What Pillow does not read, by what the file holds near its beginning.
+ADVICE = {
+    b"ftyphe": "HEIC: export it as JPEG, or pip install pillow-heif",
+    b"ftypmif1": "HEIC: export it as JPEG, or pip install pillow-heif",
+    b"%PDF-": "a PDF: export its page as PNG",
+    b"<svg": "an SVG: export it as PNG",
+}
+
+with suppress(ImportError):  # optional
+    import pillow_heif
+
+    pillow_heif.register_heif_opener()
 
 
 @dataclass(frozen=True)
@@ -43,7 +59,7 @@ def read_files(paths: Iterable[Path | str]) -> tuple[list[dict], list[str]]:
 
     Returns the results, and one line for each file that cannot be read. A result holds `file`,
     `digit`, `confidence`, `runner_up` (the second most probable digit), all ten `probabilities`,
-    and `doubts`, a list of reasons why the reading may be wrong.
+    and `doubts`, a list of reasons why the reading may be wrong: "not sure" below SURE.
     """
     model, results, errors = load_model(), [], []
     for path in paths:
@@ -54,11 +70,23 @@ def read_files(paths: Iterable[Path | str]) -> tuple[list[dict], list[str]]:
             continue
         with torch.no_grad():
             values = model(normalize(digit.pixels[None]))[0].exp()
+        probabilities = values.tolist()
         best, runner_up = values.topk(2).indices.tolist()
-        result = {"file": str(path), "digit": best, "confidence": values[best].item()}
-        result |= {"runner_up": runner_up, "probabilities": values.tolist()}
-        results.append({**result, "doubts": digit.doubts})
+        result = {"file": str(path), "digit": best, "confidence": probabilities[best]}
+        result |= {"runner_up": runner_up, "probabilities": probabilities}
+        result["doubts"] = weigh_doubts(digit.doubts, probabilities[best])
+        results.append(result)
     return results, errors
+
+
+def weigh_doubts(doubts: list[str], confidence: float) -> list[str]:
+    """The reasons for doubt that matter at this confidence, from 0 to 1.
+
+    Most digits that touch the border are read well: this counts only if the network is not sure.
+    """
+    if confidence < SURE:
+        return ["not sure", *doubts]
+    return [doubt for doubt in doubts if doubt != "touches the border"]
 
 
 def save_picture(results: Iterable[dict], path: Path | str) -> None:
@@ -73,7 +101,9 @@ def save_picture(results: Iterable[dict], path: Path | str) -> None:
         images += [torch.from_numpy(framed), digit.pixels]
         text = f"{result['digit']} ({100 * result['confidence']:.1f} %), next {result['runner_up']}"
         rows.append(f"{result['file'][-30:]}\nPrediction: {text}")
-    plots.digits(images, columns=2, rows=rows).savefig(path)
+    # A file's name may hold a $, which is no formula.
+    with matplotlib.rc_context({"text.parse_math": False, "text.usetex": False}):
+        plots.digits(images, columns=2, rows=rows).savefig(path)
 
 
 def read_digit(path: Path | str) -> Digit:
@@ -95,42 +125,66 @@ def read_digit(path: Path | str) -> Digit:
     return Digit(pixels, grey, (int(left), int(top), int(width), int(height)), doubts)
 
 
-@np.errstate(invalid="ignore")  # NaN in files of floating-point numbers
 def read_colours(path: Path | str) -> np.ndarray:
     """Red, green and blue in [0, 1], of shape (height, width, 3), at most MAX_SIZE high and wide.
 
-    Large images are converted in strips, to save memory.
+    Raises ValueError, in one line, if the file is not an image, is too large or has several pages.
     """
     try:
         with Image.open(path) as image:
-            image.draft("RGB", (8 * MAX_SIZE, 8 * MAX_SIZE))  # JPEG decodes at 1/2, 1/4 or 1/8
-            width, height = image.size
-            if width * height * (1 if image.mode in ("1", "L", "P") else 4) > MAX_BYTES:
-                raise MemoryError(f"{width} × {height} pixels")
-            factor = -(-max(image.size) // MAX_SIZE)
-            step = factor * max(1, 2**20 // (width * factor))
-            # These modes have no fixed range: theirs is the image's own.
-            low, high = image.getextrema() if image.mode[0] in "IF" else (0, 0)
-            strips = []
-            for top in range(0, height, step):
-                strip = image.crop((0, top, width, min(top + step, height)))
-                if 0 < high - low < np.inf:
-                    values = np.nan_to_num(np.asarray(strip, np.float64), nan=low)
-                    strip = Image.fromarray(np.uint8(255 * (values - low) / (high - low)))
-                strips.append(strip.convert("RGBA").convert("RGBa").reduce(factor))
-            small = Image.fromarray(np.concatenate(strips))
-            small.info = image.info  # the orientation
-            pixels = np.asarray(ImageOps.exif_transpose(small), np.float32) / 255
+            frames = 1 if image.format in SAME_PICTURE else getattr(image, "n_frames", 1)
+            pixels = reduce_image(image)
     except FileNotFoundError:
         raise ValueError(f"{path} does not exist") from None
     except MemoryError as error:
         raise ValueError(f"{path} is too large to be decoded: {error}") from None
+    except UnidentifiedImageError:
+        raise ValueError(f"{path} is {describe_file(path)}") from None
     except Exception as error:  # Pillow's readers raise almost anything on damaged files
         raise ValueError(f"{path} is not a readable image ({type(error).__name__})") from error
+    if frames > 1:
+        raise ValueError(f"{path} has {frames} pages or frames: save the one with the digit alone")
     colours, alpha = pixels[..., :3], pixels[..., 3:]  # premultiplied: black where transparent
     # A transparent background becomes white behind dark strokes, black behind light ones.
     paper = 0.0 if (colours @ LUMINANCE).sum() > 0.5 * alpha.sum() else 1.0
     return colours + paper * (1 - alpha)
+
+
+def describe_file(path: Path | str) -> str:
+    """What a file is that Pillow cannot identify, with advice where there is any."""
+    with open(path, "rb") as file:
+        beginning = file.read(1000)
+    for signature, advice in ADVICE.items():
+        if signature in beginning:
+            return advice
+    return "not a readable image"
+
+
+@np.errstate(invalid="ignore")  # NaN in files of floating-point numbers
+def reduce_image(image: Image.Image) -> np.ndarray:
+    """Red, green, blue and alpha in [0, 1], of shape (height, width, 4), as `read_colours` says.
+
+    Colours are premultiplied by alpha. Large images are converted in strips, to save memory;
+    MemoryError is raised for those of more than MAX_BYTES.
+    """
+    image.draft("RGB", (8 * MAX_SIZE, 8 * MAX_SIZE))  # JPEG decodes at 1/2, 1/4 or 1/8
+    width, height = image.size
+    if width * height * (1 if image.mode in ("1", "L", "P") else 4) > MAX_BYTES:
+        raise MemoryError(f"{width} × {height} pixels")
+    factor = -(-max(image.size) // MAX_SIZE)
+    step = factor * max(1, 2**20 // (width * factor))
+    # These modes have no fixed range: theirs is the image's own.
+    low, high = image.getextrema() if image.mode[0] in "IF" else (0, 0)
+    strips = []
+    for top in range(0, height, step):
+        strip = image.crop((0, top, width, min(top + step, height)))
+        if 0 < high - low < np.inf:
+            values = np.nan_to_num(np.asarray(strip, np.float64), nan=low)
+            strip = Image.fromarray(np.uint8(255 * (values - low) / (high - low)))
+        strips.append(strip.convert("RGBA").convert("RGBa").reduce(factor))
+    small = Image.fromarray(np.concatenate(strips))
+    small.info = image.info  # the orientation
+    return np.asarray(ImageOps.exif_transpose(small), np.float32) / 255
 
 
 def choose_channel(colours: np.ndarray) -> np.ndarray:
@@ -139,67 +193,6 @@ def choose_channel(colours: np.ndarray) -> np.ndarray:
     spreads = [float(channel.std()) for channel in channels]
     best = int(np.argmax(spreads))
     return channels[best if spreads[best] > 1.5 * spreads[0] else 0]
-
-
-def find_ink(grey: np.ndarray) -> tuple[np.ndarray, list[str]]:
-    """The ink in each pixel, from 0 to 1, and the reasons for doubt; all 0 if there is no digit."""
-    (height, width), size = grey.shape, max(grey.shape)
-    if not is_paper_light(grey):
-        grey = 1 - grey
-    # The paper is what remains when all that is narrower than a window is filled: a closing.
-    # A shadow or a sheet, which are wider, belong to it, with sharp edges.
-    window = size // 6 * 2 + 3
-    margin = np.pad(grey, window, constant_values=grey.max())
-    ink = ndimage.grey_closing(margin, window)[window:-window, window:-window] - grey
-    # The strongest ink is inside, where neither a frame nor the edge of the sheet is; if any.
-    y, x = height // 8, width // 8
-    strongest = np.percentile(ink[y : height - y, x : width - x], 99.9)
-    if strongest < MIN_CONTRAST:
-        strongest = np.percentile(ink, 99.9)
-    noise = np.median(ink)  # of the paper, whose closing is its lightest
-    if strongest < MIN_CONTRAST or (size > 60 and 1 / 3 < noise / strongest < 2 / 3):
-        return np.zeros_like(ink), []
-    mask = ink > max(PART * strongest, min(3 * noise, 0.4 * strongest))
-    parts, doubts = choose_parts(mask, ink)
-    if strongest < 0.15:
-        doubts.append("low contrast")
-    near = ndimage.maximum_filter(parts, 3)  # with the soft edges of the strokes
-    return np.where(near & (ink > 0.05 * strongest), np.clip(ink / strongest, 0, 1), 0), doubts
-
-
-def is_paper_light(grey: np.ndarray) -> bool:
-    """Whether the pixels are mostly nearer to the lightest than to the darkest around them.
-
-    Pixels at the border, without the outermost ones (a frame), count for those beyond it: in an
-    image that is cropped to its ink, the corners are paper.
-    """
-    window = max(grey.shape) // 6 * 2 + 3
-    y, x = grey.shape[0] // 24, grey.shape[1] // 24
-    margin = np.pad(grey[y : grey.shape[0] - y, x : grey.shape[1] - x], window, mode="edge")
-    light, dark = (f(margin, window) for f in (ndimage.maximum_filter, ndimage.minimum_filter))
-    return bool(((2 * margin - light - dark) * (light - dark)).sum() >= 0)
-
-
-def choose_parts(mask: np.ndarray, ink: np.ndarray) -> tuple[np.ndarray, list[str]]:
-    """The parts of the mask that make up the digit, and the reasons for doubt.
-
-    That is the part which extends furthest, and all that have a twentieth of its ink. What touches
-    the border counts a fifth: a frame, a shadow or the edge of the sheet gives way to a digit.
-    """
-    height, width = mask.shape
-    reach = 3 if max(mask.shape) > 60 else 1  # closes the gaps of a broken stroke
-    labels, count = ndimage.label(ndimage.maximum_filter(mask, reach), np.ones((3, 3)))
-    labels *= mask
-    boxes, numbers = ndimage.find_objects(labels), np.arange(1, count + 1)
-    mass = ndimage.sum_labels(ink, labels, numbers)
-    y, x = height // 32, width // 32
-    gaps = [(r.start - y, c.start - x, height - y - r.stop, width - x - c.stop) for r, c in boxes]
-    touching = np.min(gaps, axis=1) <= 0
-    extent = np.array([max(r.stop - r.start, c.stop - c.start) for r, c in boxes])
-    main = np.argmax(extent * np.where(touching, 0.2, 1))
-    chosen = (mass >= mass[main] / 20) & (touching <= touching[main])
-    reasons = {"touches the border": touching[main], "several parts": chosen.sum() > 1}
-    return np.isin(labels, numbers[chosen]), [name for name, true in reasons.items() if true]
 
 
 def widen_strokes(ink: np.ndarray) -> np.ndarray:

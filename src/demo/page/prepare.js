@@ -1,9 +1,10 @@
 "use strict";
-// A drawing or a picture becomes an image like MNIST's, step for step and name for name as in digits.py. An image is an array of
-// width x height values, row by row.
+// A drawing or a picture becomes an image like MNIST's, step for step and name for name as in ink.py and digits.py. An image is an
+// array of width x height values, row by row.
 
 const MAX_SIZE = 256;       // pixels: larger images are reduced first, by a whole factor
 const MIN_CONTRAST = 0.06;  // between ink and paper, as a fraction of the range from black to white
+const SMALL = 60;           // pixels: such images may be cropped to their ink, and show neither rules nor noise
 const THIN = 0.03;          // of the square around the digit: the ink of a very thin pen
 const PART = 0.3;           // of the strongest ink: the lowest contrast of a part of the digit
 const STROKE = 2;           // pixels of 20, about as wide as most strokes of MNIST
@@ -59,32 +60,37 @@ function chooseChannel(colours) {
 
 // The ink in each pixel, from 0 to 1, and the reasons for doubt; all 0 if there is no digit.
 function findInk(grey, width, height) {
+  const large = Math.max(width, height) > SMALL;
   if (!isPaperLight(grey, width, height)) grey = grey.map(value => 1 - value);
-  // The paper is what remains when all that is narrower than a window is filled: a closing.
-  // A shadow or a sheet, which are wider, belong to it, with sharp edges.
-  const window = Math.floor(Math.max(width, height) / 6) * 2 + 3, wide = width + 2 * window, high = height + 2 * window;
-  const margin = pad(grey, width, height, window, highest(grey));
-  const paper = crop(minimumFilter(maximumFilter(margin, wide, high, window), wide, high, window), wide,
-    {left: window, top: window, width, height});
-  const ink = paper.map((value, k) => value - grey[k]);
+  let ink = findPaper(grey, width, height).map((value, k) => value - grey[k]);
   // The strongest ink is inside, where neither a frame nor the edge of the sheet is; if any.
   const x = Math.floor(width / 8), y = Math.floor(height / 8);
   let strongest = percentile(crop(ink, width, {left: x, top: y, width: width - 2 * x, height: height - 2 * y}), 99.9);
   if (strongest < MIN_CONTRAST) strongest = percentile(ink, 99.9);
   const noise = percentile(ink, 50);  // of the paper, whose closing is its lightest
-  if (strongest < MIN_CONTRAST || Math.max(width, height) > 60 && noise > strongest / 3 && noise < 2 * strongest / 3)
-    return [new Float32Array(ink.length), []];
+  const nothing = [new Float32Array(ink.length), []];
+  if (strongest < MIN_CONTRAST || large && noise > strongest / 3 && noise < 2 * strongest / 3) return nothing;
   const lowest = Math.max(PART * strongest, Math.min(3 * noise, 0.4 * strongest));
-  const [parts, doubts] = chooseParts(ink.map(value => Number(value > lowest)), ink, width, height);
+  if (large) {
+    const faint = (noise + lowest) / 2;
+    ink = removeRules(ink, width, height, faint);
+    ink = transpose(removeRules(transpose(ink, width, height), height, width, faint), height, width);
+  }
+  const mask = ink.map(value => Number(value > lowest));
+  if (!mask.includes(1)) return nothing;
+  const [parts, doubts] = chooseParts(mask, ink, width, height);
   if (strongest < 0.15) doubts.push("low contrast");
   const near = maximumFilter(parts, width, height, 3);  // with the soft edges of the strokes
   return [ink.map((value, k) => near[k] && value > 0.05 * strongest ? Math.min(value / strongest, 1) : 0), doubts];
 }
 
+// Of a window wider than any stroke: a third of the longer side, in pixels, and odd.
+const windowSize = (width, height) => Math.floor(Math.max(width, height) / 6) * 2 + 3;
+
 // Whether the pixels are mostly nearer to the lightest than to the darkest around them. Pixels at the border, without the outermost
 // ones (a frame), count for those beyond it: in an image that is cropped to its ink, the corners are paper.
 function isPaperLight(grey, width, height) {
-  const window = Math.floor(Math.max(width, height) / 6) * 2 + 3;
+  const window = windowSize(width, height);
   const x = Math.floor(width / 24), y = Math.floor(height / 24), box = {left: x, top: y, width: width - 2 * x, height: height - 2 * y};
   const margin = pad(crop(grey, width, box), box.width, box.height, window);
   const wide = box.width + 2 * window, high = box.height + 2 * window;
@@ -92,28 +98,52 @@ function isPaperLight(grey, width, height) {
   return sum(margin.map((value, k) => (2 * value - light[k] - dark[k]) * (light[k] - dark[k]))) >= 0;
 }
 
-// The parts of the mask that make up the digit, and the reasons for doubt. That is the part which extends furthest, and all that have
-// a twentieth of its ink. What touches the border counts a fifth: a frame, a shadow or the edge of the sheet gives way to a digit.
-function chooseParts(mask, ink, width, height) {
-  const reach = Math.max(width, height) > 60 ? 3 : 1;  // closes the gaps of a broken stroke
-  const labels = label(maximumFilter(mask, width, height, reach), width, height).map((value, k) => value * mask[k]);
-  const parts = [];
-  labels.forEach((value, k) => {
-    if (!value) return;
-    const part = parts[value - 1] ??= {mass: 0, left: width, top: height, right: 0, bottom: 0};
-    const x = k % width, y = Math.floor(k / width);
-    part.mass += ink[k];
-    part.left = Math.min(part.left, x); part.right = Math.max(part.right, x + 1);
-    part.top = Math.min(part.top, y); part.bottom = Math.max(part.bottom, y + 1);
-  });
-  const x = Math.floor(width / 32), y = Math.floor(height / 32);
-  for (const part of parts) {
-    part.touching = Math.min(part.top - y, part.left - x, height - y - part.bottom, width - x - part.right) <= 0;
-    part.score = Math.max(part.right - part.left, part.bottom - part.top) * (part.touching ? 0.2 : 1);
+// The grey of the paper in each pixel. A closing fills all that is narrower than a window. A shadow or a sheet, which are wider, belong
+// to the paper, with sharp edges.
+function findPaper(grey, width, height) {
+  const window = windowSize(width, height), wide = width + 2 * window, high = height + 2 * window;
+  const inside = {left: window, top: window, width, height};
+  let beyond = pad(grey, width, height, window, highest(grey));
+  if (Math.max(width, height) > SMALL) {
+    // Beyond the picture the paper goes on, in the light or the shadow at the border.
+    beyond = pad(closing(grey, width, height, window), width, height, window);
+    paste(beyond, wide, grey, inside);
   }
-  const main = parts.reduce((best, part) => part.score > best.score ? part : best);
-  const chosen = parts.map(part => part.mass >= main.mass / 20 && part.touching <= main.touching);
-  const reasons = {"touches the border": main.touching, "several parts": chosen.filter(Boolean).length > 1};
+  return crop(closing(beyond, wide, high, window), wide, inside);
+}
+
+// Remove the horizontal lines of ruled or squared paper, but not the strokes that cross them. A rule is straight, has more than the
+// lowest ink, and reaches from the left border to the right.
+function removeRules(ink, width, height, lowest) {
+  const wide = maximumFilter(ink.map(value => Number(value > lowest)), width, height, 1, 5);  // a rule may be a little tilted
+  const labels = label(opening(wide, width, height, Math.floor(width / 4) * 2 + 1, 1), width, height);
+  const rules = findParts(labels, width, height).map(part => {
+    const reaches = part.left <= 0.02 * width && part.right >= 0.98 * width;
+    const cropped = part.top === 0 || part.bottom === height;  // such as the top of a 7
+    return reaches && !cropped;
+  });
+  const thickness = Math.floor(Math.max(width, height) / 80) * 2 + 1;  // pixels: more than a rule's, less than a stroke's
+  const opened = opening(ink, width, height, 1, thickness);
+  return ink.map((value, k) => labels[k] && rules[labels[k] - 1] ? opened[k] : value);
+}
+
+// The parts of the mask that make up the digit, and the reasons for doubt. That is the part which extends furthest, and all that have
+// a twentieth of its ink. What touches the border counts a fifth: a shadow or a neighbour gives way to a digit.
+function chooseParts(mask, ink, width, height) {
+  const reach = Math.max(width, height) > SMALL ? 3 : 1;  // closes the gaps of a broken stroke
+  const labels = label(maximumFilter(mask, width, height, reach), width, height).map((value, k) => value * mask[k]);
+  const parts = findParts(labels, width, height), mass = new Float64Array(parts.length);
+  labels.forEach((value, k) => { if (value) mass[value - 1] += ink[k]; });
+  const x = Math.floor(width / 32), y = Math.floor(height / 32);
+  const touching = parts.map(p => Math.min(p.left - x, p.top - y, width - x - p.right, height - y - p.bottom) <= 0);
+  const scores = parts.map((part, k) => {
+    const extent = Math.max(part.right - part.left, part.bottom - part.top);
+    // A frame or a desk lies along the border; a digit that is cut off crosses it.
+    return extent * (part.contact > 0.8 * extent ? 0.02 : touching[k] ? 0.2 : 1);
+  });
+  const main = scores.indexOf(Math.max(...scores));
+  const chosen = parts.map((_, k) => k === main || mass[k] >= mass[main] / 20 && !touching[k]);
+  const reasons = {"touches the border": touching[main], "several parts": chosen.filter(Boolean).length > 1};
   return [labels.map(value => Number(value > 0 && chosen[value - 1])), Object.keys(reasons).filter(name => reasons[name])];
 }
 
@@ -175,10 +205,36 @@ function findBox(values, width, height) {
   return bottom < 0 ? null : {left, top, width: right - left + 1, height: bottom - top + 1};
 }
 
+// The box of each numbered part, and how many of its pixels are on each side of the border, in all.
+function findParts(labels, width, height) {
+  const parts = [];
+  labels.forEach((value, k) => {
+    if (!value) return;
+    const part = parts[value - 1] ??= {left: width, top: height, right: 0, bottom: 0, contact: 0};
+    const x = k % width, y = Math.floor(k / width);
+    part.left = Math.min(part.left, x); part.right = Math.max(part.right, x + 1);
+    part.top = Math.min(part.top, y); part.bottom = Math.max(part.bottom, y + 1);
+    part.contact += (x === 0) + (x === width - 1) + (y === 0) + (y === height - 1);
+  });
+  return parts;
+}
+
 function crop(data, width, box) {
   const output = new Float32Array(box.width * box.height);
   for (let y = 0; y < box.height; y++)
     output.set(data.subarray((box.top + y) * width + box.left, (box.top + y) * width + box.left + box.width), y * box.width);
+  return output;
+}
+
+function paste(data, width, inner, box) {
+  for (let y = 0; y < box.height; y++)
+    data.set(inner.subarray(y * box.width, (y + 1) * box.width), (box.top + y) * width + box.left);
+}
+
+function transpose(data, width, height) {
+  const output = new Float32Array(data.length);
+  for (let y = 0; y < height; y++)
+    for (let x = 0; x < width; x++) output[x * height + y] = data[y * width + x];
   return output;
 }
 
@@ -194,12 +250,18 @@ function pad(data, width, height, margin, value) {
   return output;
 }
 
-// The highest value in a window of size x size (odd) around each pixel: along the rows, then along the columns.
-function maximumFilter(data, width, height, size) {
-  return highestInRow(highestInRow(data, width, height, size), height, width, size);  // each call transposes
+// The highest value in a window of columns x rows (odd) around each pixel: along the rows, then along the columns.
+function maximumFilter(data, width, height, columns, rows = columns) {
+  return highestInRow(highestInRow(data, width, height, columns), height, width, rows);  // each call transposes
 }
 
 const minimumFilter = (data, ...sizes) => maximumFilter(data.map(value => -value), ...sizes).map(value => -value);
+
+// Fill all that is darker than its surroundings and narrower than the window; or remove what is lighter.
+const closing = (data, width, height, ...window) =>
+  minimumFilter(maximumFilter(data, width, height, ...window), width, height, ...window);
+const opening = (data, width, height, ...window) =>
+  maximumFilter(minimumFilter(data, width, height, ...window), width, height, ...window);
 
 function highestInRow(data, width, height, size) {
   const output = new Float32Array(width * height), half = size >> 1, row = new Float32Array(width + half);
