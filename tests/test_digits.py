@@ -12,13 +12,13 @@ from drawings import KINDS, clean, picture, save, squares
 from hypothesis import given, settings, strategies
 from PIL import Image, ImageDraw
 
+from src import store
 from src.data import Loader, normalize
 from src.demo import digits
 from src.demo.digits import normalize_size, read_digit, read_files, save_picture, widen_strokes
 from src.demo.ink import find_ink
-from src.evidence.runner import seed1_record
+from src.evidence.rows import seed1_record
 from src.experiments import STEPS, load_model
-from src.store import results_path
 from src.training import test as evaluate
 
 
@@ -227,7 +227,9 @@ def test_predict_on_the_command_line(cli, tmp_path):
 @pytest.mark.parametrize("step", STEPS)
 def test_committed_weights_give_the_recorded_accuracy(step, mnist):
     loader = Loader(*mnist[1], normalized=STEPS[step].normalized)
-    _, accuracy = evaluate(load_model(step), torch.device("cpu"), loader)
+    _, accuracy = evaluate(
+        load_model(step, store.EVIDENCE / f"{step}.pt"), torch.device("cpu"), loader
+    )
     # Another processor rounds differently, and may classify an image or two differently.
     assert accuracy == pytest.approx(seed1_record(step)["history"][-1]["test_accuracy"], abs=0.02)
 
@@ -244,11 +246,11 @@ def test_a_file_that_does_not_hold_the_weights_is_refused_in_one_line(
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "weights.pt"
     if content == "another architecture":
-        shutil.copy(results_path("basic.pt"), path)
+        shutil.copy(store.EVIDENCE / "basic.pt", path)
     elif content == "pickled code":
         torch.save({"weights": Harm()}, path)
     elif content == "torn":
-        path.write_bytes(results_path("augmentation.pt").read_bytes()[:1000])
+        path.write_bytes((store.EVIDENCE / "augmentation.pt").read_bytes()[:1000])
     with pytest.raises(RuntimeError) as raised:
         load_model("augmentation", path)
     assert str(path) in str(raised.value) and "\n" not in str(raised.value)

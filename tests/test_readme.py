@@ -161,7 +161,8 @@ def test_the_examples_work_as_they_stand(monkeypatch, smoke, capsys):
 
 FLOORS = [
     *("data", "models", "device", "store", "training", "recipes", "experiments", "plots"),
-    *("demo.digits", "demo.page", "evidence.studies", "evidence.measures", "evidence.rows"),
+    *("demo.ink", "demo.digits", "demo.page", "evidence.studies", "evidence.measures"),
+    *("evidence.rows",),
     *("evidence.runner", "evidence.robustness", "evidence.usual_pipeline", "evidence.benchmark"),
     *("evidence.tables", "evidence.values", "evidence.pictures", "evidence.report", "__main__"),
 ]
