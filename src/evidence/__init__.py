@@ -1,0 +1,1 @@
+"""What the series measured: studies, their rows, tables, pictures, the report, the benchmark."""

@@ -6,7 +6,7 @@ A sentence quotes one between two comments, which a reader of the page does not 
 
 import re
 from collections.abc import Mapping
-from statistics import mean
+from statistics import mean, stdev
 
 from .. import store
 from ..experiments import STEPS
@@ -73,6 +73,7 @@ def _row_values(row: Row) -> dict[str, str]:
         "last": format_mean(row.last),
         "mean lowest": f"{mean(row.lowest):.2f}",
         "mean last": f"{mean(row.last):.2f}",
+        "deviation last": f"{stdev(row.last):.2f}" if len(row.last) > 1 else "–",
         "consistent": f"{row.consistent} of {total}",
         "share": format_share(row.consistent, total),
         "train": f"{len(row.histories)} of {total}",
