@@ -1,6 +1,6 @@
 "use strict";
-// The forward pass of the network, and what explains its result. A tensor is {data: Float32Array, channels, height, width}; the layers, and the weights in their
-// order, come from page.py.
+// The forward pass of the network, and what explains its result. A tensor is {data: Float32Array, channels, height, width}; the
+// layers, and the weights in their order, come from page.py.
 
 // A layer's filters, of 3 x 3 or 1 x 1 weights, slide over its input.
 function convolve(input, {out, kernel, padding}, weights) {
@@ -18,7 +18,8 @@ function convolve(input, {out, kernel, padding}, weights) {
 
 // Add, along one row of the output, the products of the weights and the values below them. These loops take most of the time.
 function addNineProducts(output, to, columns, data, from, width, filter) {
-  const a = filter[0], b = filter[1], c = filter[2], d = filter[3], e = filter[4], f = filter[5], g = filter[6], h = filter[7], i = filter[8];
+  const a = filter[0], b = filter[1], c = filter[2], d = filter[3], e = filter[4], f = filter[5];
+  const g = filter[6], h = filter[7], i = filter[8];
   for (let end = to + columns; to < end; to++, from++) {
     const next = from + width, last = next + width;
     output[to] += a * data[from] + b * data[from + 1] + c * data[from + 2] +
@@ -79,7 +80,7 @@ function logSoftmax(values) {
 // the last ones, the weights of the linear layer, the ten logits and log-probabilities.
 function forward({layers, mean, std}, weights, pixels) {
   let tensor = {data: Float32Array.from(pixels, value => (value - mean) / std), channels: 1, height: 28, width: 28};
-  let position = 0, averages, matrix, bias;
+  let position = 0, averages = null, matrix = null, bias = null;
   const maps = [], take = count => weights.subarray(position, position += count);
   for (const layer of layers) {
     if (layer.type === "convolution") {
@@ -95,7 +96,8 @@ function forward({layers, mean, std}, weights, pixels) {
       bias = take(10);
     }
   }
-  const logits = Array.from(bias, (shift, o) => averages.reduce((sum, value, i) => sum + value * matrix[o * averages.length + i], shift));
+  const width = averages.length;
+  const logits = Array.from(bias, (shift, o) => averages.reduce((sum, value, i) => sum + value * matrix[o * width + i], shift));
   return {pixels, maps, averages, matrix, bias, logits, logProbabilities: logSoftmax(logits)};
 }
 

@@ -1,4 +1,4 @@
-// The page: drawing, pictures and test images; the prediction and why it is made; the feature maps, and how one pixel of them is computed.
+// The page: drawing, pictures and test images; the prediction, and why it is made; the feature maps, and how one pixel is computed.
 
 const byId = id => document.getElementById(id);
 const DATA = JSON.parse(byId("data").textContent);
@@ -196,16 +196,19 @@ function renderDecision() {
   byId("winner").options[0].text = result ? `${result.first}, the winner` : "the winner";
   byId("rival").options[0].text = result ? `${result.second}, the runner-up` : "the runner-up";
   if (!result) return;
-  const [digit, rival] = comparedDigits(), {logits, probabilities} = result, {parts, bias, difference} = compareDigits(result, digit, rival);
+  const {logits, probabilities} = result, [digit, rival] = comparedDigits();
+  const {parts, bias, difference} = compareDigits(result, digit, rival);
   const longest = Math.abs(parts[0].product) || 1;
   byId("digits").textContent = `${digit} − its weight for ${rival}`;
   byId("for").textContent = `for ${digit} →`;
   byId("against").textContent = `← for ${rival}`;
   parts.forEach((part, place) => renderProduct(byId("products").children[place], part, longest));
-  byId("total").textContent = `Sum of the products: ${formatted(difference - bias)}. Difference of the biases: ${formatted(bias)}. Together: ` +
-    `${formatted(difference)}, the logit of ${digit} (${formatted(logits[digit])}) minus that of ${rival} (${formatted(logits[rival])}).`;
+  byId("total").textContent = `Sum of the products: ${formatted(difference - bias)}. Difference of the biases: ${formatted(bias)}. ` +
+    `Together: ${formatted(difference)}, the logit of ${digit} (${formatted(logits[digit])}) minus that of ${rival} ` +
+    `(${formatted(logits[rival])}). All numbers are rounded.`;
   const total = logits.reduce((sum, logit) => sum + Math.exp(logit), 0);
-  byId("softmax").replaceChildren(`For ${digit}: `, ...power(logits[digit]), ` / ${rounded(total)}, or ${percent(probabilities[digit])}. ` +
+  byId("softmax").replaceChildren(
+    `For ${digit}: `, ...power(logits[digit]), ` / ${rounded(total)}, or ${percent(probabilities[digit])}. `,
     `So ${digit} is `, ...power(difference), ` ≈ ${rounded(Math.exp(difference))} times as probable as ${rival}.`);
 }
 
@@ -260,18 +263,24 @@ function studyPatches(mine) {
 
 // Colour the ink by what it does to the difference of the two logits; grey until that is known.
 function renderPatches() {
-  const pixels = result?.pixels ?? BLANK, patches = result?.patches;
-  const [digit, rival] = patches ? comparedDigits() : [], difference = patches ? result.logits[digit] - result.logits[rival] : 0;
-  const effects = weighPixels(patches ?? [], difference, digit, rival);
+  const patches = result?.patches;
+  byId("legend").replaceChildren();
+  byId("patches").textContent = "";
+  if (!patches) return paintEffects(new Float32Array(784));
+  const [digit, rival] = comparedDigits(), difference = result.logits[digit] - result.logits[rival];
+  paintEffects(weighPixels(patches, difference, digit, rival));
+  byId("legend").append(make("b", "Blue", "for"), ` speaks for ${digit}, `, make("b", "orange", "against"), ` for ${rival}.`);
+  byId("patches").textContent = describePatches(patches, difference, digit, rival);
+}
+
+function paintEffects(effects) {
+  const canvas = byId("strokes"), colours = coloursOf(canvas, 28), pixels = result?.pixels ?? BLANK;
   const strongest = effects.reduce((most, effect) => Math.max(most, Math.abs(effect)), 1);
-  const canvas = byId("strokes"), colours = coloursOf(canvas, 28);
   effects.forEach((effect, k) => {
-    const hue = mix(palette.neutral, palette[effect < 0 ? "against" : "for"], Math.abs(effect) / strongest);
-    colours[k] = pack(mix(palette.paper, hue, pixels[k]));
+    const ink = mix(palette.neutral, palette[effect < 0 ? "against" : "for"], Math.abs(effect) / strongest);
+    colours[k] = pack(mix(palette.paper, ink, pixels[k]));
   });
   canvas.getContext("2d").putImageData(canvas.image, 0, 0);
-  byId("patches").textContent = patches ? describePatches(patches, difference, digit, rival) : "";
-  byId("legend").replaceChildren(...patches ? [make("b", "Blue", "for"), ` speaks for ${digit}, `, make("b", "orange", "against"), ` for ${rival}.`] : []);
 }
 
 // The patches whose removal changes the difference most, either way.
@@ -308,29 +317,30 @@ function strongestPixel(layer, channel) {
 
 // The sum of weights times values, the largest contributions first; ReLU; batch normalisation.
 function explanation({parts, sum, positive, factor, shift, value}, layer) {
-  const most = 3, rest = parts.slice(most), nodes = [make("p", `Weight × value, from ${describeInput(layer)} All numbers are rounded.`)];
-  for (const {map, weights, values, sum} of parts.slice(0, most))
-    nodes.push(products(`${layer === 0 ? "Image" : `Map ${map + 1}`}: the sum is ≈ ${formatted(sum)}`, weights, values));
-  if (rest.length) {
-    const sums = rest.map(part => formatted(part.sum)).join(", ");
-    nodes.push(make("p", `The other ${rest.length} maps: ≈ ${formatted(rest.reduce((total, part) => total + part.sum, 0))} (${sums})`));
-  }
-  nodes.push(make("p", `Convolution, the sum of all: ≈ ${formatted(sum)}`), make("p", `ReLU: max(0, ${formatted(sum)}) = ${formatted(positive)}`),
-    make("p", `Batch normalisation: ${formatted(positive)} × ${bracketed(factor)} ${added(shift)} ≈ ${formatted(value)}, the value in the map`));
-  return nodes;
+  const most = 3, rest = parts.slice(most), total = rest.reduce((total, part) => total + part.sum, 0);
+  const others = `The other ${rest.length} maps: ≈ ${formatted(total)} (${rest.map(part => formatted(part.sum)).join(", ")})`;
+  return [
+    make("p", `Weight × value, from ${describeInput(layer)} All numbers are rounded.`),
+    ...parts.slice(0, most).map(part => products(layer === 0 ? "Image" : `Map ${part.map + 1}`, part)),
+    ...rest.length ? [make("p", others)] : [],
+    make("p", `Convolution, the sum of all: ≈ ${formatted(sum)}`),
+    make("p", `ReLU: max(0, ${formatted(sum)}) = ${formatted(positive)}`),
+    make("p", `Batch normalisation: ${formatted(positive)} × ${bracketed(factor)} ${added(shift)} ≈ ${formatted(value)}, ` +
+      "the value in the map"),
+  ];
 }
 
 function describeInput(layer) {
-  const {mean, std, layers} = DATA.network, before = layers[layers.indexOf(convolutions[layer]) - 1];
-  if (layer === 0)
-    return `the image. It is normalised first: (ink − ${mean}) / ${std}, so that paper is ${formatted(-mean / std)} and full ink ${formatted((1 - mean) / std)}.`;
+  const {mean, std, layers} = DATA.network, [paper, ink] = [0, 1].map(value => formatted((value - mean) / std));
+  if (layer === 0) return `the image. It is normalised first: (ink − ${mean}) / ${std}, so that paper is ${paper} and full ink ${ink}.`;
+  const before = layers[layers.indexOf(convolutions[layer]) - 1].type === "max pool" ? "maps after max pool" : "maps before";
   const border = convolutions[layer].padding ? " Beyond their border, values are 0: so the maps keep their size." : "";
-  return `the ${before.type === "max pool" ? "maps after max pool" : "maps before"}.${border}`;
+  return `the ${before}.${border}`;
 }
 
-function products(title, weights, values) {
+function products(name, {weights, values, sum}) {
   const table = make("table"), side = Math.sqrt(weights.length);
-  table.append(make("caption", title));
+  table.append(make("caption", `${name}: the sum is ≈ ${formatted(sum)}`));
   for (let start = 0; start < weights.length; start += side) {
     const row = table.insertRow();
     for (let k = start; k < start + side; k++) row.insertCell().textContent = `${formatted(weights[k])}\n× ${formatted(values[k])}`;
@@ -340,23 +350,24 @@ function products(title, weights, values) {
 
 // ---- the drawing area
 
-// The image that the network sees, in the drawing area's size.
-function enlarge(pixels) {
-  return Float32Array.from({length: SIDE ** 2}, (_, k) => pixels[Math.floor(k / SIDE / 10) * 28 + Math.floor(k % SIDE / 10)]);
-}
+// Which of the 784 pixels a place of the drawing area belongs to.
+const pixelOf = k => Math.floor(k / SIDE / 10) * 28 + Math.floor(k % SIDE / 10);
 
-// The image from ink of which it is a tenth in size.
+// The image that the network sees, in the drawing area's size.
+const enlarge = pixels => Float32Array.from({length: SIDE ** 2}, (_, k) => pixels[pixelOf(k)]);
+
+// The reverse: each pixel is the mean of its 10 x 10 places.
 function reduce(ink) {
   const pixels = new Float64Array(784);
-  ink.forEach((value, k) => { pixels[Math.floor(k / SIDE / 10) * 28 + Math.floor(k % SIDE / 10)] += value; });
-  return Float32Array.from(pixels, value => value / 100);
+  ink.forEach((value, k) => { pixels[pixelOf(k)] += value / 100; });
+  return Float32Array.from(pixels);
 }
 
 // Draw or erase a straight line with round ends, `width` wide, in the ink.
 function drawLine(ink, from, to, width, erase) {
   const radius = width / 2, dx = to.x - from.x, dy = to.y - from.y, square = dx * dx + dy * dy;
-  const [left, right] = [Math.min(from.x, to.x) - radius, Math.max(from.x, to.x) + radius].map(value => clamp(Math.round(value), SIDE));
-  const [top, bottom] = [Math.min(from.y, to.y) - radius, Math.max(from.y, to.y) + radius].map(value => clamp(Math.round(value), SIDE));
+  const reach = (a, b) => [Math.min(a, b) - radius, Math.max(a, b) + radius].map(value => clamp(Math.round(value), SIDE));
+  const [left, right] = reach(from.x, to.x), [top, bottom] = reach(from.y, to.y);
   for (let y = top; y <= bottom; y++)
     for (let x = left; x <= right; x++) {
       const u = x + 0.5 - from.x, v = y + 0.5 - from.y, part = square && Math.min(Math.max((u * dx + v * dy) / square, 0), 1);
@@ -383,7 +394,8 @@ function drawPicture({canvas, found}) {
   if (!found) return;
   brush.strokeStyle = `rgb(${palette.frame})`;
   brush.lineWidth = 2;
-  brush.strokeRect(left + found.box.left * scale - 1, top + found.box.top * scale - 1, found.box.width * scale + 2, found.box.height * scale + 2);
+  const {box} = found;
+  brush.strokeRect(left + box.left * scale - 1, top + box.top * scale - 1, box.width * scale + 2, box.height * scale + 2);
 }
 
 // Read what is on the drawing area.
@@ -408,8 +420,9 @@ function prepareInk({ink, exact}) {
 }
 
 function describePaper({canvas, exact, number, own}) {
-  if (canvas) return "The digit in the frame is scaled to 20 × 20 pixels, and its centre of mass is put in the middle, as in MNIST.";
-  if (!exact) return "The drawing is scaled to 20 × 20 pixels, and its centre of mass is put in the middle, as in MNIST. Thin strokes are widened.";
+  const prepared = "is scaled to 20 × 20 pixels, and its centre of mass is put in the middle, as in MNIST. Thin strokes are widened.";
+  if (canvas) return `The digit in the frame ${prepared}`;
+  if (!exact) return `The drawing ${prepared}`;
   if (number === undefined) return "The image, changed here.";
   const {index, label} = DATA.images[number];
   return `Test image ${index}, ${own ? "changed here" : "unchanged"}. Its label: ${label}.`;
@@ -561,10 +574,13 @@ async function openPicture(file) {
   read();
 }
 
+const BLOCKED = "This browser does not let a page read pictures (its protection against fingerprinting). " +
+  "Drawings and test images work.";
+
 // What to put on the drawing area for a file, or for a drop or paste without one.
 async function readFile(file) {
   if (!file) return {message: "That is no picture file: a link or a text cannot be read."};
-  if (!canReadCanvas()) return {message: "This browser does not let a page read pictures (its protection against fingerprinting). Drawings and test images work."};
+  if (!canReadCanvas()) return {message: BLOCKED};
   try {
     return await readPicture(await decode(file));
   } catch {
@@ -690,12 +706,21 @@ function pick(number) {
 const ARROWS = {ArrowRight: [1, 0], ArrowDown: [0, 1], ArrowLeft: [-1, 0], ArrowUp: [0, -1]};
 
 byId("images").addEventListener("keydown", event => {
-  const count = testImages.length, current = paper.number ?? 0, [dx, dy] = ARROWS[event.key] ?? [0, 0];
-  const next = event.key === "Home" ? 0 : event.key === "End" ? count - 1 : dx ? clamp(current + dx, count) : dy ? imageInRow(current, dy) : null;
+  const next = nextImage(event.key);
   if (next === null || event.ctrlKey || event.metaKey || event.altKey) return;
   event.preventDefault();
-  pick(paper.number === undefined && dx + dy > 0 ? 0 : next);
+  pick(next);
 });
+
+// The test image to which a key leads, or null.
+function nextImage(key) {
+  const count = testImages.length, [dx, dy] = ARROWS[key] ?? [0, 0], current = paper.number;
+  if (key === "Home") return 0;
+  if (key === "End") return count - 1;
+  if (!dx && !dy) return null;
+  if (current === undefined) return 0;
+  return dx ? clamp(current + dx, count) : imageInRow(current, dy);
+}
 
 // The test image above or below another, nearest to its column; the same one if there is no such row.
 function imageInRow(number, direction) {
@@ -712,7 +737,9 @@ function imageInRow(number, direction) {
 function addLayer({name, kernel, out, size, parameters}, layer) {
   const group = addGroup(byId("layers"), ""), title = group.firstChild, {layers} = DATA.network;
   const pooled = layers[layers.indexOf(convolutions[layer]) - 1]?.type === "max pool";
-  title.append(make("b", name), ` ${pooled ? "after max pool, " : ""}${kernel} × ${kernel}, ${layer ? convolutions[layer - 1].out : 1} → ${out} channels, ${size} × ${size}`,
+  const inputs = layer ? convolutions[layer - 1].out : 1;
+  const sizes = `${kernel} × ${kernel}, ${inputs} → ${out} channels, ${size} × ${size}`;
+  title.append(make("b", name), ` ${pooled ? "after max pool, " : ""}${sizes}`,
     make("span", `, ${parameters.toLocaleString("en")} parameters`, "wide"));
   group.className = "layer";
   mapCanvases.push(Array.from({length: out}, (_, channel) => {
@@ -782,7 +809,8 @@ function drawExample() {
 
 if (location.hostname.endsWith(".github.io")) {  // there, the README and the notebooks are on GitHub
   const repository = `https://github.com/${location.hostname.split(".")[0]}${location.pathname.match(/^\/[^/]*/)[0]}`;
-  for (const link of document.querySelectorAll("a[href^='../']")) link.href = `${repository}/blob/HEAD/${link.getAttribute("href").slice(3)}`;
+  for (const link of document.querySelectorAll("a[href^='../']"))
+    link.href = `${repository}/blob/HEAD/${link.getAttribute("href").slice(3)}`;
 }
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
   readPalette();
