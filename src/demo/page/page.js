@@ -8,6 +8,7 @@ const convolutions = DATA.network.layers.filter(layer => layer.type === "convolu
 const last = convolutions.length - 1;
 const SIDE = 280;             // of the drawing area: ten of its pixels for one that the network sees
 const SURE = 0.95;            // a lower confidence is doubted
+const STEPS = 100;            // that can be undone
 const BLANK = new Float32Array(784);
 const drawing = byId("drawing");
 const palette = {};           // the colours of the style sheet as [red, green, blue]
@@ -16,9 +17,9 @@ const testImages = [];        // each {canvas, pixels}
 const mapCanvases = [];       // of each layer
 const past = [], future = []; // what Undo and Redo bring back
 
-// What is on the drawing area: {ink}, SIDE x SIDE values from 0, paper, to 1. It is scaled and centred before the network sees it,
-// unless it is `exact`: enlarged from 28 x 28 pixels. A picture also has its {canvas, found}, a test image its {number}, and what the
-// reader drew or changed is their `own`. Or {message}: nothing but a line.
+// What is on the drawing area: {ink}, SIDE x SIDE values from 0, paper, to 1. The ink is scaled and centred before the network sees
+// it, unless it is `exact`: an image of 28 x 28 pixels, enlarged. A picture also has {canvas, found}, a test image has its {number};
+// `own` says that the reader drew or changed it. Or {message}: nothing but a line.
 let paper;
 let pointer = null;           // what draws now: {id, type, place}; a second finger does not
 let nextFrame = 0;            // the request to read the drawing before the next frame, or 0
@@ -432,6 +433,7 @@ function describePaper({canvas, exact, number, own}) {
 function put(next) {
   endStroke();
   past.push(paper);
+  if (past.length > STEPS) past.shift();
   future.length = 0;
   paper = next;
 }
@@ -738,7 +740,7 @@ function addLayer({name, kernel, out, size, parameters}, layer) {
   const group = addGroup(byId("layers"), ""), title = group.firstChild, {layers} = DATA.network;
   const pooled = layers[layers.indexOf(convolutions[layer]) - 1]?.type === "max pool";
   const inputs = layer ? convolutions[layer - 1].out : 1;
-  const sizes = `${kernel} × ${kernel}, ${inputs} → ${out} channels, ${size} × ${size}`;
+  const sizes = `${kernel} × ${kernel}, ${inputs} → ${out} maps, ${size} × ${size}`;
   title.append(make("b", name), ` ${pooled ? "after max pool, " : ""}${sizes}`,
     make("span", `, ${parameters.toLocaleString("en")} parameters`, "wide"));
   group.className = "layer";
