@@ -1,29 +1,52 @@
 "use strict";
-// The forward pass of the network. A tensor is {data: Float32Array, channels, height, width}; the layers, and the weights in their
-// order, come from page.py.
+// The forward pass of the network, and what explains its result. A tensor is {data: Float32Array, channels, height, width}; the
+// layers, and the weights in their order, come from page.py.
 
-function convolve({data, channels, height, width}, {out, kernel, padding}, weights) {
-  const rows = height + 2 * padding - kernel + 1, columns = width + 2 * padding - kernel + 1;
-  const output = new Float32Array(out * rows * columns);
-  let index = 0;
+// A layer's filters, of 3 x 3 or 1 x 1 weights, slide over its input.
+function convolve(input, {out, kernel, padding}, weights) {
+  const {data, channels, height, width} = padding ? addBorder(input) : input;
+  const rows = height - kernel + 1, columns = width - kernel + 1, output = new Float32Array(out * rows * columns);
+  const addProducts = kernel === 3 ? addNineProducts : addOneProduct;
   for (let o = 0; o < out; o++)
-    for (let i = 0; i < channels; i++)
-      for (let dy = -padding; dy < kernel - padding; dy++)
-        for (let dx = -padding; dx < kernel - padding; dx++) {
-          const weight = weights[index++];
-          const left = Math.max(0, -dx), right = Math.min(columns, width - dx);
-          for (let y = Math.max(0, -dy); y < Math.min(rows, height - dy); y++) {
-            const to = (o * rows + y) * columns, from = (i * height + y + dy) * width + dx;
-            for (let x = left; x < right; x++) output[to + x] += weight * data[from + x];
-          }
-        }
+    for (let i = 0; i < channels; i++) {
+      const filter = weights.subarray((o * channels + i) * kernel ** 2, (o * channels + i + 1) * kernel ** 2);
+      for (let y = 0; y < rows; y++)
+        addProducts(output, (o * rows + y) * columns, columns, data, (i * height + y) * width, width, filter);
+    }
   return {data: output, channels: out, height: rows, width: columns};
+}
+
+// Add, along one row of the output, the products of the weights and the values below them. These loops take most of the time.
+function addNineProducts(output, to, columns, data, from, width, filter) {
+  const a = filter[0], b = filter[1], c = filter[2], d = filter[3], e = filter[4], f = filter[5];
+  const g = filter[6], h = filter[7], i = filter[8];
+  for (let end = to + columns; to < end; to++, from++) {
+    const next = from + width, last = next + width;
+    output[to] += a * data[from] + b * data[from + 1] + c * data[from + 2] +
+      d * data[next] + e * data[next + 1] + f * data[next + 2] + g * data[last] + h * data[last + 1] + i * data[last + 2];
+  }
+}
+
+function addOneProduct(output, to, columns, data, from, width, [weight]) {
+  for (let end = to + columns; to < end; to++, from++) output[to] += weight * data[from];
+}
+
+// Zeros around each map, one pixel wide.
+function addBorder({data, channels, height, width}) {
+  const high = height + 2, wide = width + 2, output = new Float32Array(channels * high * wide);
+  for (let c = 0; c < channels; c++)
+    for (let y = 0; y < height; y++) {
+      const row = data.subarray((c * height + y) * width, (c * height + y + 1) * width);
+      output.set(row, (c * high + y + 1) * wide + 1);
+    }
+  return {data: output, channels, height: high, width: wide};
 }
 
 // ReLU, then batch normalisation: for each channel a factor and a shift, which hold its mean, variance, weight and bias.
 function activate({data, channels, height, width}, factors, shifts) {
-  const size = height * width;
-  const output = data.map((value, k) => Math.max(0, value) * factors[Math.floor(k / size)] + shifts[Math.floor(k / size)]);
+  const size = height * width, output = new Float32Array(data.length);
+  for (let c = 0; c < channels; c++)
+    for (let k = c * size; k < (c + 1) * size; k++) output[k] = Math.max(0, data[k]) * factors[c] + shifts[c];
   return {data: output, channels, height, width};
 }
 
@@ -40,7 +63,11 @@ function maxPool({data, channels, height, width}) {
 
 function average({data, channels, height, width}) {
   const size = height * width;
-  return Array.from({length: channels}, (_, c) => data.subarray(c * size, (c + 1) * size).reduce((sum, value) => sum + value, 0) / size);
+  return Array.from({length: channels}, (_, c) => {
+    let total = 0;
+    for (let k = c * size; k < (c + 1) * size; k++) total += data[k];
+    return total / size;
+  });
 }
 
 function logSoftmax(values) {
@@ -49,10 +76,11 @@ function logSoftmax(values) {
   return values.map(value => value - total);
 }
 
-// The ten log-probabilities of an image (784 values from 0, paper, to 1, ink), and the feature maps of every convolution.
+// What the network makes of an image (784 values from 0, paper, to 1, ink): the feature maps of every convolution, the averages of
+// the last ones, the weights of the linear layer, the ten logits and log-probabilities.
 function forward({layers, mean, std}, weights, pixels) {
   let tensor = {data: Float32Array.from(pixels, value => (value - mean) / std), channels: 1, height: 28, width: 28};
-  let position = 0, values = null;
+  let position = 0, averages = null, matrix = null, bias = null;
   const maps = [], take = count => weights.subarray(position, position += count);
   for (const layer of layers) {
     if (layer.type === "convolution") {
@@ -63,11 +91,52 @@ function forward({layers, mean, std}, weights, pixels) {
     } else if (layer.type === "max pool") {
       tensor = maxPool(tensor);
     } else {
-      const inputs = average(tensor), matrix = take(10 * inputs.length), bias = take(10);
-      values = Array.from(bias, (shift, o) => inputs.reduce((sum, value, i) => sum + value * matrix[o * inputs.length + i], shift));
+      averages = average(tensor);
+      matrix = take(10 * averages.length);
+      bias = take(10);
     }
   }
-  return {maps, logProbabilities: logSoftmax(values)};
+  const width = averages.length;
+  const logits = Array.from(bias, (shift, o) => averages.reduce((sum, value, i) => sum + value * matrix[o * width + i], shift));
+  return {pixels, maps, averages, matrix, bias, logits, logProbabilities: logSoftmax(logits)};
+}
+
+// Why the logit of one digit is higher or lower than that of another: for each map its average, the two weights and the product of
+// the average with their difference, largest first. The products and the difference of the biases add up to that of the logits.
+function compareDigits({averages, matrix, bias, logits}, digit, rival) {
+  const parts = averages.map((average, map) => {
+    const weight = matrix[digit * averages.length + map], rivalWeight = matrix[rival * averages.length + map];
+    return {map, average, weight, rivalWeight, product: average * (weight - rivalWeight)};
+  });
+  parts.sort((a, b) => Math.abs(b.product) - Math.abs(a.product));
+  return {parts, bias: bias[digit] - bias[rival], difference: logits[digit] - logits[rival]};
+}
+
+// A copy of the image in which the 5 x 5 pixels around (x, y) are paper.
+function emptyPatch(pixels, x, y) {
+  const output = Float32Array.from(pixels);
+  for (let row = Math.max(y - 2, 0); row <= Math.min(y + 2, 27); row++)
+    output.fill(0, row * 28 + Math.max(x - 2, 0), row * 28 + Math.min(x + 2, 27) + 1);
+  return output;
+}
+
+// The centres, two pixels apart, of the patches that hold ink.
+function findPatches(pixels) {
+  const centres = Array.from({length: 196}, (_, k) => ({x: 2 * (k % 14), y: 2 * Math.floor(k / 14)}));
+  return centres.filter(({x, y}) => emptyPatch(pixels, x, y).some((value, k) => value !== pixels[k]));
+}
+
+// How far each pixel speaks for a digit and against its rival. `patches` are {x, y, logits}: the logits without the patch. A patch
+// counts by what its removal takes from the difference of the two logits, and a pixel by the mean of the patches that hold it.
+function weighPixels(patches, difference, digit, rival) {
+  const total = new Float32Array(784), count = new Float32Array(784);
+  for (const {x, y, logits} of patches)
+    for (let row = Math.max(y - 2, 0); row <= Math.min(y + 2, 27); row++)
+      for (let column = Math.max(x - 2, 0); column <= Math.min(x + 2, 27); column++) {
+        total[row * 28 + column] += difference - (logits[digit] - logits[rival]);
+        count[row * 28 + column]++;
+      }
+  return total.map((value, k) => value / Math.max(count[k], 1));
 }
 
 // One value of a feature map, step by step. `parts` has the weights and the values of each input map, and the sum of their products,

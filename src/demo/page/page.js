@@ -1,114 +1,142 @@
-"use strict";
-// The page: drawing, pictures and test images; the prediction, the feature maps, and how one pixel of them was computed.
+// The page: drawing, pictures and test images; the prediction, and why it is made; the feature maps, and how one pixel is computed.
 
 const byId = id => document.getElementById(id);
-const weights = new Float32Array(Uint8Array.from(atob(DATA.weights), letter => letter.charCodeAt(0)).buffer);
+const DATA = JSON.parse(byId("data").textContent);
+const decode64 = text => Uint8Array.from(atob(text), letter => letter.charCodeAt(0));
+const weights = new Float32Array(decode64(DATA.weights).buffer);
 const convolutions = DATA.network.layers.filter(layer => layer.type === "convolution");
-const drawing = byId("drawing"), pen = drawing.getContext("2d", {willReadFrequently: true});
-const SIDE = 200;         // of the drawing area, in its own units
-const palette = {};       // the colours of the style sheet as [red, green, blue]
-const testImages = [];    // each {canvas, pixels, text}
-const past = [];          // what was on the drawing area before, for Undo
-// What is on the drawing area: strokes, each {width, points: [{x, y}, ...]}, or a picture {canvas, found} or a test image {pixels, text};
-// or nothing but a message.
-let paper = {strokes: []};
-let pointer = null;       // the one that draws: a second finger does not
-let nextFrame = 0;        // the request to read the drawing before the next frame, or 0
-let result = null;        // what the network makes of the input: its feature maps and log-probabilities; or null
-let chosen = {layer: 1, channel: 2, x: 12, y: 12};  // a pixel of a feature map
+const last = convolutions.length - 1;
+const SIDE = 280;             // of the drawing area: ten of its pixels for one that the network sees
+const SURE = 0.95;            // a lower confidence is doubted
+const STEPS = 100;            // that can be undone
+const BLANK = new Float32Array(784);
+const drawing = byId("drawing");
+const palette = {};           // the colours of the style sheet as [red, green, blue]
+const shades = new Uint32Array(256);  // the colours from paper to ink, as an ImageData holds them
+const testImages = [];        // each {canvas, pixels}
+const mapCanvases = [];       // of each layer
+const past = [], future = []; // what Undo and Redo bring back
+
+// What is on the drawing area: {ink}, SIDE x SIDE values from 0, paper, to 1. The ink is scaled and centred before the network sees
+// it, unless it is `exact`: an image of 28 x 28 pixels, enlarged. A picture also has {canvas, found}, a test image has its {number};
+// `own` says that the reader drew or changed it. Or {message}: nothing but a line.
+let paper;
+let pointer = null;           // what draws now: {id, type, place}; a second finger does not
+let nextFrame = 0;            // the request to read the drawing before the next frame, or 0
+let result = null;            // what the network makes of the image, or null
+let chosen = {layer: 1, channel: 2, x: 0, y: 0};  // a pixel of a feature map
+let pinned = false;           // whether it was chosen for good; until then, the mouse previews
+let cursor = {x: 14, y: 14};  // the pixel of the image that the keyboard switches
 
 // ---- colours and small pictures
 
 function readPalette() {
   const style = getComputedStyle(document.documentElement);
-  for (const name of ["paper", "ink", "frame"]) {
-    const hex = style.getPropertyValue(`--${name}`).trim().slice(1);
-    palette[name] = (hex.length === 3 ? [...hex].map(digit => digit + digit) : hex.match(/../g)).map(digits => parseInt(digits, 16));
-  }
+  for (const name of ["paper", "ink", "frame", "for", "against", "neutral"])
+    palette[name] = style.getPropertyValue(`--${name}`).match(/[0-9a-f]{2}/gi).map(digits => parseInt(digits, 16));
+  shades.forEach((_, k) => { shades[k] = pack(mix(palette.paper, palette.ink, k / 255)); });
 }
 
-const colour = name => `rgb(${palette[name]})`;
+const mix = (from, to, part) => from.map((value, i) => value + part * (to[i] - value));
+const pack = ([red, green, blue]) => 0xff000000 | blue << 16 | green << 8 | red;
 
 // Paint values from 0, paper, to 1, ink.
-function paint(canvas, values, width, height) {
-  const {paper, ink} = palette;
-  canvas.width = width;
-  canvas.height = height;
-  const image = new ImageData(width, height);
-  values.forEach((value, k) => {
-    for (let i = 0; i < 3; i++) image.data[4 * k + i] = paper[i] + value * (ink[i] - paper[i]);
-    image.data[4 * k + 3] = 255;
-  });
-  canvas.getContext("2d").putImageData(image, 0, 0);
+function paint(canvas, values, size) {
+  const colours = coloursOf(canvas, size);
+  for (let k = 0; k < colours.length; k++) colours[k] = shades[Math.round(255 * values[k])];
+  canvas.getContext("2d").putImageData(canvas.image, 0, 0);
 }
 
-// ---- what is shown
-
-// Give the network these 784 pixels, and say how they were made.
-function show(pixels, preparation, doubts = []) {
-  result = forward(DATA.network, weights, pixels);
-  const probabilities = result.logProbabilities.map(Math.exp);
-  const [first, second] = [...probabilities.keys()].sort((a, b) => probabilities[b] - probabilities[a]);
-  const next = probabilities[second] < 0.0005 ? "" : `, next ${second} (${percent(probabilities[second])})`;
-  const doubt = doubts.length ? `. Doubtful: ${doubts.join(", ")}` : "";
-  render(pixels, probabilities, first, `Prediction: ${first} (${percent(probabilities[first])})${next}${doubt}`, preparation);
+// The colours that the canvas shows next; they are kept, and so is its size.
+function coloursOf(canvas, size) {
+  if (canvas.image?.width !== size) {
+    Object.assign(canvas, {width: size, height: size, image: new ImageData(size, size)});
+    canvas.colours = new Uint32Array(canvas.image.data.buffer);
+  }
+  return canvas.colours;
 }
 
-// Show no image, and say why.
-function showNothing(reason) {
-  result = null;
-  render(new Float32Array(784), [], "", reason, "");
+const plain = make("canvas");
+
+// Paint values enlarged, with a frame around a box of them.
+function paintFramed(canvas, values, size, box) {
+  const brush = canvas.getContext("2d"), scale = canvas.width / size, line = 6;
+  paint(plain, values, size);
+  brush.imageSmoothingEnabled = false;
+  brush.drawImage(plain, 0, 0, canvas.width, canvas.height);
+  if (!box) return;
+  brush.strokeStyle = `rgb(${palette.frame})`;
+  brush.lineWidth = line;
+  brush.strokeRect(box.left * scale + line / 2, box.top * scale + line / 2, box.width * scale - line, box.height * scale - line);
+}
+
+// The pixel of a canvas at which an event is.
+function pixelAt(event, size) {
+  const area = event.target.getBoundingClientRect(), within = part => clamp(Math.floor(part * size), size);
+  return {x: within((event.clientX - area.left) / area.width), y: within((event.clientY - area.top) / area.height)};
+}
+
+const clamp = (value, size) => Math.min(Math.max(value, 0), size - 1);
+
+// ---- texts
+
+function make(tag, text = "", className = "") {
+  return Object.assign(document.createElement(tag), {textContent: text, className});
 }
 
 function percent(value) {
   return `${value < 0.0005 ? "<\u00a00.1" : value > 0.9995 ? ">\u00a099.9" : (100 * value).toFixed(1)}\u00a0%`;
 }
 
-const formatted = value => value.toFixed(2).replace("-0.00", "0.00").replace("-", "−");
+const formatted = value => value.toFixed(3).replace("-0.000", "0.000").replace("-", "−");
+const rounded = value => value.toLocaleString("en", {maximumSignificantDigits: 4});
+const bracketed = value => value < 0 ? `(${formatted(value)})` : formatted(value);
+const added = value => `${value < 0 ? "−" : "+"} ${formatted(Math.abs(value))}`;
 
-function make(tag, text = "", className = "") {
-  return Object.assign(document.createElement(tag), {textContent: text, className});
+// ---- what is shown
+
+// Why the reading may be wrong. That the ink touches the border is no doubt of its own.
+function findDoubts(confidence, doubts) {
+  const sure = confidence >= SURE;
+  return [...sure ? [] : ["not sure"], ...doubts.filter(doubt => !sure || doubt !== "touches the border")];
 }
 
-function render(pixels, probabilities, digit, prediction, preparation) {
+// Give the network these 784 pixels, and say how they were made.
+function show(pixels, preparation, doubts) {
+  result = forward(DATA.network, weights, pixels);
+  const probabilities = result.logProbabilities.map(Math.exp);
+  const [first, second] = [...probabilities.keys()].sort((a, b) => probabilities[b] - probabilities[a]);
+  Object.assign(result, {probabilities, first, second});
+  const next = probabilities[second] < 0.0005 ? "" : `, next ${second} (${percent(probabilities[second])})`;
+  const reasons = findDoubts(probabilities[first], doubts), doubt = reasons.length ? `. Doubtful: ${reasons.join(", ")}` : "";
+  render(first, `Prediction: ${first} (${percent(probabilities[first])})${next}${doubt}`, preparation);
+  if (!pointer) studyPatches(result);
+}
+
+// Show no image, and say why.
+function showNothing(reason) {
+  result = null;
+  render("", reason, "");
+}
+
+function render(digit, prediction, preparation) {
   byId("digit").textContent = digit;
   byId("prediction").textContent = prediction;
   byId("preparation").textContent = preparation;
-  if (!past.length && document.activeElement === byId("undo")) byId("clear").focus();  // a disabled button loses the focus
-  byId("undo").disabled = !past.length;
-  byId("bars").replaceChildren(...Array.from({length: 10}, (_, k) => {
-    const bar = make("div");
-    bar.style.width = `${100 * (probabilities[k] ?? 0)}%`;
-    return [make("span", k), bar, make("span", k in probabilities ? percent(probabilities[k]) : "")];
-  }).flat());
-  paint(byId("seen"), pixels, 28, 28);
+  renderButton("undo", past);
+  renderButton("redo", future);
+  markTestImage();
+  renderBars();
+  renderSeen();
   renderMaps();
+  if (!pointer) renderChosen();
+  renderDecision();
+  renderPatches();
 }
 
-function renderMaps() {
-  document.querySelectorAll(".maps").forEach((row, layer) => {
-    const {data, height, width} = result?.maps[layer] ?? {data: new Float32Array(row.children.length), height: 1, width: 1};
-    [...row.children].forEach((canvas, channel) => {
-      const values = data.subarray(channel * height * width, (channel + 1) * height * width);
-      const low = -highest(values.map(value => -value)), high = highest(values);
-      paint(canvas, values.map(value => high > low ? (value - low) / (high - low) : 0), width, height);
-    });
-  });
-  renderChosen();
-}
-
-// ---- how the chosen pixel was computed
-
-function renderChosen() {
-  const {layer, channel, x, y} = chosen, {name, out} = convolutions[layer], id = `map-${layer}-${channel}`;
-  byId("detail").hidden = !result;
-  for (const canvas of document.querySelectorAll(".maps canvas")) mark(canvas, canvas.id === id);
-  byId("layers").setAttribute("aria-activedescendant", id);
-  if (!result) return;
-  byId("about").textContent = `${name}, map ${channel + 1} of ${out}, row ${y + 1}, column ${x + 1}`;
-  byId("caption").textContent = paintField(receptiveField(DATA.network.layers, layer, x, y));
-  const steps = explain(result.maps[layer], convolutions[layer], channel, x, y);
-  byId("sums").replaceChildren(...explanation(steps, layer));
+function renderButton(id, steps) {
+  if (!steps.length && document.activeElement === byId(id)) byId("clear").focus();  // a disabled button loses the focus
+  byId(id).disabled = !steps.length;
 }
 
 function mark(option, selected) {
@@ -116,159 +144,421 @@ function mark(option, selected) {
   option.setAttribute("aria-selected", selected);
 }
 
-// The image with a frame around the receptive field; returns its caption.
-function paintField({left, top, size}) {
-  const canvas = byId("field"), brush = canvas.getContext("2d"), scale = 10, line = 6, clip = value => Math.min(Math.max(value, 0), 28);
-  const [x0, y0, x1, y1] = [left, top, left + size, top + size].map(clip);
-  canvas.width = canvas.height = 28 * scale;
-  brush.imageSmoothingEnabled = false;
-  brush.drawImage(byId("seen"), 0, 0, 28 * scale, 28 * scale);
-  brush.strokeStyle = colour("frame");
-  brush.lineWidth = line;
-  brush.strokeRect(x0 * scale + line / 2, y0 * scale + line / 2, (x1 - x0) * scale - line, (y1 - y0) * scale - line);
-  return `Receptive field: it depends on these ${x1 - x0}\u00a0×\u00a0${y1 - y0} pixels of the image.`;
+function markTestImage() {
+  const before = byId("images").querySelector(".chosen"), now = testImages[paper.number]?.canvas;
+  if (before) mark(before, false);
+  if (now) mark(now, true);
+}
+
+function renderBars() {
+  [...byId("bars").tBodies[0].rows].forEach(({cells}, digit) => {
+    cells[1].firstChild.style.width = `${100 * (result?.probabilities[digit] ?? 0)}%`;
+    cells[2].textContent = result ? formatted(result.logits[digit]) : "";
+    cells[3].textContent = result ? percent(result.probabilities[digit]) : "";
+  });
+}
+
+// With a frame around the keyboard's pixel.
+function renderSeen() {
+  const focused = document.activeElement === byId("seen");
+  paintFramed(byId("seen"), result?.pixels ?? BLANK, 28, focused && {left: cursor.x, top: cursor.y, width: 1, height: 1});
+}
+
+function renderMaps() {
+  mapCanvases.forEach((canvases, layer) => canvases.forEach((canvas, channel) => {
+    paint(canvas, shadeMap(layer, channel), convolutions[layer].size);
+  }));
+}
+
+// The values of a map, from its lowest, 0, to its highest, 1.
+function shadeMap(layer, channel) {
+  const {size} = convolutions[layer], area = size ** 2, values = new Float32Array(area);
+  if (!result) return values;
+  values.set(result.maps[layer].data.subarray(channel * area, (channel + 1) * area));
+  let low = Infinity, high = -Infinity;
+  for (const value of values) {
+    low = Math.min(low, value);
+    high = Math.max(high, value);
+  }
+  for (let k = 0; k < area; k++) values[k] = high > low ? (values[k] - low) / (high - low) : 0;
+  return values;
+}
+
+// ---- how it decides
+
+// The two digits that are compared: the winner and the runner-up, unless the reader chooses others.
+function comparedDigits() {
+  const number = (id, otherwise) => byId(id).value === "" ? otherwise : Number(byId(id).value);
+  return [number("winner", result.first), number("rival", result.second)];
+}
+
+function renderDecision() {
+  byId("reasons").hidden = !result;
+  byId("winner").options[0].text = result ? `${result.first}, the winner` : "the winner";
+  byId("rival").options[0].text = result ? `${result.second}, the runner-up` : "the runner-up";
+  if (!result) return;
+  const {logits, probabilities} = result, [digit, rival] = comparedDigits();
+  const {parts, bias, difference} = compareDigits(result, digit, rival);
+  const longest = Math.abs(parts[0].product) || 1;
+  byId("digits").textContent = `${digit} − its weight for ${rival}`;
+  byId("for").textContent = `for ${digit} →`;
+  byId("against").textContent = `← for ${rival}`;
+  parts.forEach((part, place) => renderProduct(byId("products").children[place], part, longest));
+  byId("total").textContent = `Sum of the products: ${formatted(difference - bias)}. Difference of the biases: ${formatted(bias)}. ` +
+    `Together: ${formatted(difference)}, the logit of ${digit} (${formatted(logits[digit])}) minus that of ${rival} ` +
+    `(${formatted(logits[rival])}). All numbers are rounded.`;
+  const total = logits.reduce((sum, logit) => sum + Math.exp(logit), 0);
+  byId("softmax").replaceChildren(
+    `For ${digit}: `, ...power(logits[digit]), ` / ${rounded(total)}, or ${percent(probabilities[digit])}. `,
+    `So ${digit} is `, ...power(difference), ` ≈ ${rounded(Math.exp(difference))} times as probable as ${rival}.`);
+}
+
+const power = exponent => ["e", make("sup", formatted(exponent))];
+
+function renderProduct(row, {map, average, weight, rivalWeight, product}, longest) {
+  const [canvas, name, bar, formula, value] = row.children;
+  row.dataset.map = map;
+  paint(canvas, shadeMap(last, map), convolutions[last].size);
+  name.textContent = `Map ${map + 1}`;
+  bar.className = product < 0 ? "against" : "for";
+  bar.style.width = `${50 * Math.abs(product) / longest}%`;
+  formula.textContent = `${formatted(average)} × (${formatted(weight)} − ${bracketed(rivalWeight)})`;
+  value.textContent = `${product < 0 ? "" : "+"}${formatted(product)}`;
+}
+
+function addProduct() {
+  const row = make("li");
+  row.append(make("canvas"), make("span"), make("div"), make("small"), make("b"));
+  row.addEventListener("click", () => pin(fit({...chosen, layer: last, channel: Number(row.dataset.map)})));
+  byId("products").append(row);
+}
+
+for (const [id, first] of [["winner", "the winner"], ["rival", "the runner-up"]]) {
+  byId(id).append(new Option(first, ""), ...Array.from({length: 10}, (_, digit) => new Option(digit, digit)));
+  byId(id).addEventListener("change", () => {
+    renderDecision();
+    renderPatches();
+  });
+}
+
+// ---- which strokes count
+
+const whenIdle = work => window.requestIdleCallback ? requestIdleCallback(work, {timeout: 100}) : setTimeout(work, 20);
+
+// Empty one patch of the image after the other, and let the network read what is left. It stops when something newer is read.
+function studyPatches(mine) {
+  const centres = findPatches(mine.pixels), patches = [];
+  const work = () => {
+    const start = performance.now();
+    while (centres.length && result === mine && performance.now() < start + 10) {
+      const {x, y} = centres.pop();
+      patches.push({x, y, logits: forward(DATA.network, weights, emptyPatch(mine.pixels, x, y)).logits});
+    }
+    if (result !== mine) return;
+    if (centres.length) return whenIdle(work);
+    mine.patches = patches;
+    renderPatches();
+  };
+  whenIdle(work);
+}
+
+// Colour the ink by what it does to the difference of the two logits; grey until that is known.
+function renderPatches() {
+  const patches = result?.patches;
+  byId("legend").replaceChildren();
+  byId("patches").textContent = "";
+  if (!patches) return paintEffects(new Float32Array(784));
+  const [digit, rival] = comparedDigits(), difference = result.logits[digit] - result.logits[rival];
+  paintEffects(weighPixels(patches, difference, digit, rival));
+  byId("legend").append(make("b", "Blue", "for"), ` speaks for ${digit}, `, make("b", "orange", "against"), ` for ${rival}.`);
+  byId("patches").textContent = describePatches(patches, difference, digit, rival);
+}
+
+function paintEffects(effects) {
+  const canvas = byId("strokes"), colours = coloursOf(canvas, 28), pixels = result?.pixels ?? BLANK;
+  const strongest = effects.reduce((most, effect) => Math.max(most, Math.abs(effect)), 1);
+  effects.forEach((effect, k) => {
+    const ink = mix(palette.neutral, palette[effect < 0 ? "against" : "for"], Math.abs(effect) / strongest);
+    colours[k] = pack(mix(palette.paper, ink, pixels[k]));
+  });
+  canvas.getContext("2d").putImageData(canvas.image, 0, 0);
+}
+
+// The patches whose removal changes the difference most, either way.
+function describePatches(patches, difference, digit, rival) {
+  const left = patches.map(({x, y, logits}) => ({x, y, difference: logits[digit] - logits[rival]}));
+  left.sort((a, b) => a.difference - b.difference);
+  const describe = ({x, y, difference}) => `around row ${y + 1}, column ${x + 1}, it is ${formatted(difference)}`;
+  return `The difference of the two logits is ${formatted(difference)}. Without the 5 × 5 pixels ${describe(left[0])}; ` +
+    `without those ${describe(left.at(-1))}. Below 0, ${rival} is ahead of ${digit}.`;
+}
+
+// ---- how the chosen pixel is computed
+
+function renderChosen() {
+  byId("detail").hidden = !result;
+  if (!result) return;
+  const {layer, channel, x, y} = chosen, {name, out, size} = convolutions[layer];
+  const {left, top, size: side} = receptiveField(DATA.network.layers, layer, x, y);
+  const [x0, y0, x1, y1] = [left, top, left + side, top + side].map(value => clamp(value, 29));
+  byId("about").textContent = `${name}, map ${channel + 1} of ${out}, row ${y + 1}, column ${x + 1}`;
+  paintFramed(byId("enlarged"), shadeMap(layer, channel), size, {left: x, top: y, width: 1, height: 1});
+  paintFramed(byId("field"), result.pixels, 28, {left: x0, top: y0, width: x1 - x0, height: y1 - y0});
+  byId("caption").textContent = `Its receptive field: it depends on these ${x1 - x0}\u00a0×\u00a0${y1 - y0} pixels of the image.`;
+  byId("sums").replaceChildren(...explanation(explain(result.maps[layer], convolutions[layer], channel, x, y), layer));
+}
+
+// The pixel of a map that ReLU leaves largest.
+function strongestPixel(layer, channel) {
+  const {size} = convolutions[layer], {data, shifts} = result.maps[layer], area = size ** 2;
+  const heights = Array.from(data.subarray(channel * area, (channel + 1) * area), value => Math.abs(value - shifts[channel]));
+  const place = heights.indexOf(Math.max(...heights));
+  return {x: place % size, y: Math.floor(place / size)};
 }
 
 // The sum of weights times values, the largest contributions first; ReLU; batch normalisation.
 function explanation({parts, sum, positive, factor, shift, value}, layer) {
-  const source = layer === 0 ? "the image" : DATA.network.layers[layer].type === "max pool" ? "the maps after max pool" : "the maps before";
-  const most = 3, rest = parts.slice(most), nodes = [make("p", `Weight × value, from ${source}:`)];
-  for (const {map, weights, values, sum} of parts.slice(0, most)) {
-    nodes.push(make("p", `${layer === 0 ? "Image" : `Map ${map + 1}`}: ${formatted(sum)}`), products(weights, values));
-  }
-  if (rest.length) {
-    const sums = rest.map(part => formatted(part.sum)).join(", ");
-    nodes.push(make("p", `The other ${rest.length} maps: ${formatted(rest.reduce((total, part) => total + part.sum, 0))} (${sums})`));
-  }
-  const signed = `${shift < 0 ? "−" : "+"} ${formatted(Math.abs(shift))}`;
-  nodes.push(make("p", `Convolution, the sum: ${formatted(sum)}`), make("p", `ReLU: max(0, ${formatted(sum)}) = ${formatted(positive)}`),
-    make("p", `Batch normalisation: ${formatted(positive)} × ${formatted(factor)} ${signed} = ${formatted(value)}, the value in the map`));
-  return nodes;
+  const most = 3, rest = parts.slice(most), total = rest.reduce((total, part) => total + part.sum, 0);
+  const others = `The other ${rest.length} maps: ≈ ${formatted(total)} (${rest.map(part => formatted(part.sum)).join(", ")})`;
+  return [
+    make("p", `Weight × value, from ${describeInput(layer)} All numbers are rounded.`),
+    ...parts.slice(0, most).map(part => products(layer === 0 ? "Image" : `Map ${part.map + 1}`, part)),
+    ...rest.length ? [make("p", others)] : [],
+    make("p", `Convolution, the sum of all: ≈ ${formatted(sum)}`),
+    make("p", `ReLU: max(0, ${formatted(sum)}) = ${formatted(positive)}`),
+    make("p", `Batch normalisation: ${formatted(positive)} × ${bracketed(factor)} ${added(shift)} ≈ ${formatted(value)}, ` +
+      "the value in the map"),
+  ];
 }
 
-function products(weights, values) {
+function describeInput(layer) {
+  const {mean, std, layers} = DATA.network, [paper, ink] = [0, 1].map(value => formatted((value - mean) / std));
+  if (layer === 0) return `the image. It is normalised first: (ink − ${mean}) / ${std}, so that paper is ${paper} and full ink ${ink}.`;
+  const before = layers[layers.indexOf(convolutions[layer]) - 1].type === "max pool" ? "maps after max pool" : "maps before";
+  const border = convolutions[layer].padding ? " Beyond their border, values are 0: so the maps keep their size." : "";
+  return `the ${before}.${border}`;
+}
+
+function products(name, {weights, values, sum}) {
   const table = make("table"), side = Math.sqrt(weights.length);
-  for (let row = 0; row < side; row++) {
-    const cells = weights.slice(row * side, (row + 1) * side).map((weight, k) => make("td",
-      `${formatted(weight)} × ${formatted(values[row * side + k])}`));
-    const line = make("tr");
-    line.append(...cells);
-    table.append(line);
+  table.append(make("caption", `${name}: the sum is ≈ ${formatted(sum)}`));
+  for (let start = 0; start < weights.length; start += side) {
+    const row = table.insertRow();
+    for (let k = start; k < start + side; k++) row.insertCell().textContent = `${formatted(weights[k])}\n× ${formatted(values[k])}`;
   }
   return table;
 }
 
 // ---- the drawing area
 
+// Which of the 784 pixels a place of the drawing area belongs to.
+const pixelOf = k => Math.floor(k / SIDE / 10) * 28 + Math.floor(k % SIDE / 10);
+
+// The image that the network sees, in the drawing area's size.
+const enlarge = pixels => Float32Array.from({length: SIDE ** 2}, (_, k) => pixels[pixelOf(k)]);
+
+// The reverse: each pixel is the mean of its 10 x 10 places.
+function reduce(ink) {
+  const pixels = new Float64Array(784);
+  ink.forEach((value, k) => { pixels[pixelOf(k)] += value / 100; });
+  return Float32Array.from(pixels);
+}
+
+// Draw or erase a straight line with round ends, `width` wide, in the ink.
+function drawLine(ink, from, to, width, erase) {
+  const radius = width / 2, dx = to.x - from.x, dy = to.y - from.y, square = dx * dx + dy * dy;
+  const reach = (a, b) => [Math.min(a, b) - radius, Math.max(a, b) + radius].map(value => clamp(Math.round(value), SIDE));
+  const [left, right] = reach(from.x, to.x), [top, bottom] = reach(from.y, to.y);
+  for (let y = top; y <= bottom; y++)
+    for (let x = left; x <= right; x++) {
+      const u = x + 0.5 - from.x, v = y + 0.5 - from.y, part = square && Math.min(Math.max((u * dx + v * dy) / square, 0), 1);
+      const distance = Math.sqrt((u - part * dx) ** 2 + (v - part * dy) ** 2);
+      const cover = Math.min(Math.max(radius + 0.5 - distance, 0), 1), k = y * SIDE + x;
+      ink[k] = erase ? Math.min(ink[k], 1 - cover) : Math.max(ink[k], cover);
+    }
+}
+
+const erasing = () => byId("eraser").getAttribute("aria-pressed") === "true";
+
+// With the eraser, a picture gives way to the image that the network sees of it.
 function redraw() {
-  pen.setTransform(drawing.width / SIDE, 0, 0, drawing.height / SIDE, 0, 0);
-  pen.clearRect(0, 0, SIDE, SIDE);
-  pen.lineCap = pen.lineJoin = "round";
-  pen.strokeStyle = colour("ink");
-  for (const {width, points} of paper.strokes ?? []) {
-    pen.lineWidth = width;
-    pen.beginPath();
-    pen.moveTo(points[0].x - 0.01, points[0].y);  // a line without length, a dot, would not be drawn
-    points.forEach(({x, y}) => pen.lineTo(x, y));
-    pen.stroke();
-  }
-  if (paper.canvas) drawPicture(paper);
-  if (paper.pixels) {
-    const image = make("canvas");
-    paint(image, paper.pixels, 28, 28);
-    pen.imageSmoothingEnabled = false;
-    pen.drawImage(image, 0, 0, SIDE, SIDE);
-  }
+  if (paper.canvas && !(erasing() && paper.found)) drawPicture(paper);
+  else paint(drawing, paper.ink ?? new Float32Array(SIDE ** 2), SIDE);
 }
 
 // The picture, as large as it fits, with the box of the digit.
 function drawPicture({canvas, found}) {
-  const scale = SIDE / Math.max(canvas.width, canvas.height);
-  const left = (SIDE - canvas.width * scale) / 2, top = (SIDE - canvas.height * scale) / 2;
-  pen.imageSmoothingEnabled = true;
-  pen.drawImage(canvas, left, top, canvas.width * scale, canvas.height * scale);
+  const scale = SIDE / Math.max(canvas.width, canvas.height), width = canvas.width * scale, height = canvas.height * scale;
+  const left = (SIDE - width) / 2, top = (SIDE - height) / 2, brush = drawing.getContext("2d");
+  brush.clearRect(0, 0, SIDE, SIDE);
+  brush.drawImage(canvas, left, top, width, height);
   if (!found) return;
-  pen.strokeStyle = colour("frame");
-  pen.lineWidth = 2;
-  pen.strokeRect(left + found.box.left * scale - 1, top + found.box.top * scale - 1, found.box.width * scale + 2, found.box.height * scale + 2);
+  brush.strokeStyle = `rgb(${palette.frame})`;
+  brush.lineWidth = 2;
+  const {box} = found;
+  brush.strokeRect(left + box.left * scale - 1, top + box.top * scale - 1, box.width * scale + 2, box.height * scale + 2);
 }
 
 // Read what is on the drawing area.
 function read() {
   redraw();
   if (paper.message) return showNothing(paper.message);
-  if (paper.pixels) return show(paper.pixels, paper.text);
   if (paper.canvas && !paper.found) return showNothing("The picture shows no digit: its ink must stand out from its background.");
-  const found = paper.found ?? readStrokes();
-  if (!found) return showNothing("There is no ink yet: draw a digit, or pick a test image.");
-  const {pixels, box, size, place, widened, doubts} = found;
-  show(pixels, `The ink, ${box.width}\u00a0×\u00a0${box.height} pixels, ${widened ? "had its thin strokes widened, " : ""}was scaled to ${size.width}\u00a0×\u00a0${size.height}, and placed at ` +
-    `column ${place.left + 1}, row ${place.top + 1}, so that its centre of mass is in the middle.`, doubts);
+  const found = paper.found ?? prepareInk(paper);
+  if (found) show(found.pixels, describePaper(paper), found.doubts);
+  else showNothing("There is no ink yet: draw a digit, or pick a test image.");
 }
 
-function readStrokes() {
-  const {data} = pen.getImageData(0, 0, drawing.width, drawing.height);
-  const ink = Float32Array.from({length: data.length / 4}, (_, k) => data[4 * k + 3] < 13 ? 0 : data[4 * k + 3] / 255);
-  return normalizeInk(ink, drawing.width, drawing.height);
+// The image of what is drawn, and the reasons for doubt once the stroke has ended; null if there is no ink.
+function prepareInk({ink, exact}) {
+  const judge = (values, side) => pointer ? [] : judgeInk(values, side, side);
+  if (exact) {
+    const pixels = reduce(ink);
+    return pixels.some(value => value > 0) ? {pixels, doubts: judge(pixels, 28)} : null;
+  }
+  const found = normalizeInk(ink, SIDE, SIDE);
+  return found && {pixels: found.pixels, doubts: [...found.doubts, ...judge(ink, SIDE)]};
 }
 
-// Replace what is on the drawing area; Undo brings it back. A stroke that is being drawn ends.
-function replace(next) {
-  setPointer(null);
+function describePaper({canvas, exact, number, own}) {
+  const prepared = "is scaled to 20 × 20 pixels, and its centre of mass is put in the middle, as in MNIST. Thin strokes are widened.";
+  if (canvas) return `The digit in the frame ${prepared}`;
+  if (!exact) return `The drawing ${prepared}`;
+  if (number === undefined) return "The image, changed here.";
+  const {index, label} = DATA.images[number];
+  return `Test image ${index}, ${own ? "changed here" : "unchanged"}. Its label: ${label}.`;
+}
+
+// Put something else on the drawing area; Undo brings back what was there. A stroke that is being drawn ends.
+function put(next) {
+  endStroke();
   past.push(paper);
+  if (past.length > STEPS) past.shift();
+  future.length = 0;
   paper = next;
+}
+
+function replace(next) {
+  put(next);
   read();
 }
 
-function undo() {
-  if (!past.length) return;
-  setPointer(null);
-  paper = past.pop();
+// Go one step back, or forward again.
+function step(from, to) {
+  if (!from.length) return;
+  endStroke();
+  to.push(paper);
+  paper = from.pop();
   read();
 }
+
+const undo = () => step(past, future), redo = () => step(future, past);
 
 // While a stroke is drawn, a screen reader does not hear every prediction.
-function setPointer(id) {
-  pointer = id;
-  cancelAnimationFrame(nextFrame);
-  nextFrame = 0;
-  byId("prediction").setAttribute("aria-live", id === null ? "polite" : "off");
+function startStroke({id, type}) {
+  pointer = {id, type};
+  byId("prediction").setAttribute("aria-live", "off");
 }
 
-function position(event) {
-  const area = drawing.getBoundingClientRect();
-  return {x: (event.clientX - area.left) / area.width * SIDE, y: (event.clientY - area.top) / area.height * SIDE};
+function endStroke() {
+  pointer = null;
+  cancelAnimationFrame(nextFrame);
+  nextFrame = 0;
+  byId("prediction").setAttribute("aria-live", "polite");
 }
 
 function readSoon() {
   nextFrame ||= requestAnimationFrame(() => { nextFrame = 0; read(); });
 }
 
+function position({clientX, clientY}) {
+  const area = drawing.getBoundingClientRect();
+  return {x: (clientX - area.left) / area.width * SIDE, y: (clientY - area.top) / area.height * SIDE};
+}
+
+function extendStroke(event) {
+  const place = position(event);
+  drawLine(paper.ink, pointer.place ?? place, place, Number(byId("stroke").value), erasing());
+  pointer.place = place;
+}
+
+// What a stroke changes: a copy of what is there. The pen starts anew where that is not the reader's own.
+function copyPaper() {
+  const {ink = new Float32Array(SIDE ** 2), exact, found, number, own} = paper;
+  if (!own && !erasing()) return {ink: new Float32Array(SIDE ** 2), own: true};
+  return {ink: ink.slice(), exact: exact || Boolean(found), number, own: true};
+}
+
 drawing.addEventListener("pointerdown", event => {
-  if (pointer !== null || event.button !== 0) return;
-  const before = paper.example ? [] : paper.strokes ?? [];
-  past.push(paper);
-  paper = {strokes: [...before, {width: Number(byId("stroke").value), points: [position(event)]}]};
-  setPointer(event.pointerId);
-  drawing.setPointerCapture(pointer);
+  if (event.button !== 0) return;
+  if (pointer?.type === "touch" && event.pointerType === "pen") undo();  // the palm rested first
+  if (pointer) return;
+  put(copyPaper());
+  startStroke({id: event.pointerId, type: event.pointerType});
+  drawing.setPointerCapture(event.pointerId);
+  extendStroke(event);
   readSoon();
 });
 drawing.addEventListener("pointermove", event => {
-  if (event.pointerId !== pointer) return;
-  paper.strokes.at(-1).points.push(...(event.getCoalescedEvents?.() ?? []).map(position), position(event));
+  if (event.pointerId !== pointer?.id) return;
+  const events = event.getCoalescedEvents?.() ?? [];
+  (events.length ? events : [event]).forEach(extendStroke);
   readSoon();
 });
 drawing.addEventListener("lostpointercapture", event => {
-  if (event.pointerId !== pointer) return;
-  setPointer(null);
+  if (event.pointerId !== pointer?.id) return;
+  endStroke();
   read();
 });
-byId("clear").addEventListener("click", () => replace({strokes: []}));
+byId("clear").addEventListener("click", () => {
+  if (paper.message || paper.canvas || paper.ink.some(value => value > 0)) replace({ink: new Float32Array(SIDE ** 2), own: true});
+});
+byId("eraser").addEventListener("click", () => {
+  byId("eraser").setAttribute("aria-pressed", !erasing());
+  redraw();
+});
 byId("undo").addEventListener("click", undo);
+byId("redo").addEventListener("click", redo);
 document.addEventListener("keydown", event => {
-  if (event.key !== "z" || event.shiftKey || !(event.ctrlKey || event.metaKey)) return;
+  if (!(event.ctrlKey || event.metaKey) || event.altKey) return;
+  const key = /^[a-z]$/i.test(event.key) ? event.key.toUpperCase() : event.code.replace("Key", "");  // a layout may lack Latin letters
+  if (key !== "Z" && key !== "Y") return;
   event.preventDefault();
-  undo();
+  if (key === "Y" || event.shiftKey) redo();
+  else undo();
+});
+
+// ---- the image that the network sees, pixel by pixel
+
+function changePixels(pixels) {
+  replace({ink: enlarge(pixels), exact: true, number: paper.number, own: true});
+}
+
+function switchPixel({x, y}) {
+  cursor = {x, y};
+  const pixels = Float32Array.from(result?.pixels ?? BLANK), k = y * 28 + x;
+  pixels[k] = pixels[k] < 0.5 ? 1 : 0;
+  changePixels(pixels);
+  describePixel();
+}
+
+function describePixel() {
+  const {x, y} = cursor, ink = (result?.pixels ?? BLANK)[y * 28 + x];
+  byId("pixel").textContent = `Row ${y + 1}, column ${x + 1}: ink ${ink.toFixed(2)}.`;
+}
+
+byId("seen").addEventListener("click", event => switchPixel(pixelAt(event, 28)));
+byId("seen").addEventListener("focus", renderSeen);
+byId("seen").addEventListener("blur", renderSeen);
+byId("seen").addEventListener("keydown", event => {
+  const [dx, dy] = ARROWS[event.key] ?? [0, 0];
+  if (dx || dy) cursor = {x: clamp(cursor.x + dx, 28), y: clamp(cursor.y + dy, 28)};
+  else if (event.key === " " || event.key === "Enter") switchPixel(cursor);
+  else if (event.key === "Delete" && result) changePixels(emptyPatch(result.pixels, cursor.x, cursor.y));
+  else return;
+  event.preventDefault();
+  renderSeen();
+  describePixel();
 });
 
 // ---- pictures
@@ -276,22 +566,52 @@ document.addEventListener("keydown", event => {
 async function openPicture(file) {
   const mine = {message: "Reading the picture …"};
   replace(mine);
-  let next;
-  try {
-    next = readPicture(await decode(file));
-  } catch {
-    next = {message: `${file.name || "The file"} is not an image that this browser can read.`};
+  const next = await readFile(file);
+  for (const steps of [past, future]) {  // something newer may be there, and Undo or Redo lead here
+    const place = steps.indexOf(mine);
+    if (place >= 0) steps[place] = next;
   }
-  if (paper === mine) paper = next;  // unless something newer is there
-  else past.splice(past.indexOf(mine), 1, next);
+  if (paper !== mine) return;
+  paper = next;
   read();
+}
+
+const BLOCKED = "This browser does not let a page read pictures (its protection against fingerprinting). " +
+  "Drawings and test images work.";
+
+// What to put on the drawing area for a file, or for a drop or paste without one.
+async function readFile(file) {
+  if (!file) return {message: "That is no picture file: a link or a text cannot be read."};
+  if (!canReadCanvas()) return {message: BLOCKED};
+  try {
+    return await readPicture(await decode(file));
+  } catch {
+    return {message: `${file.name || "The file"} is not an image that this browser can read.`};
+  }
+}
+
+// Some browsers return other colours than were drawn.
+function canReadCanvas() {
+  const brush = make("canvas").getContext("2d"), image = new ImageData(8, 1);
+  image.data.forEach((_, k) => { image.data[k] = k % 4 === 3 ? 255 : 8 * k; });
+  brush.putImageData(image, 0, 0);
+  return brush.getImageData(0, 0, 8, 1).data.every((value, k) => value === image.data[k]);
 }
 
 async function decode(file) {
   if (file.type === "image/svg+xml") return decodeSVG(file);  // which createImageBitmap does not know
-  const [start, end] = await Promise.all([file.slice(0, 8), file.slice(-64)].map(part => part.text()));
-  if (start.includes("PNG") && !end.includes("IEND")) throw new Error("truncated");  // some browsers show the half of it
+  if (isTruncated(new Uint8Array(await file.arrayBuffer()))) throw new Error("truncated");  // some browsers show the half of it
   return createImageBitmap(file, {colorSpaceConversion: "none"});
+}
+
+// Whether a PNG or a JPEG lacks its end. A JPEG is a chain of segments up to its scan, which ends with FF D9.
+function isTruncated(bytes) {
+  if (bytes[0] === 0x89) return !new TextDecoder("latin1").decode(bytes.slice(-64)).includes("IEND");
+  if (bytes[0] !== 0xff) return false;
+  let place = 2;
+  while (place + 4 <= bytes.length && bytes[place + 1] !== 0xda) place += 2 + 256 * bytes[place + 2] + bytes[place + 3];
+  while (place < bytes.length && !(bytes[place] === 0xff && bytes[place + 1] === 0xd9)) place++;
+  return place >= bytes.length;
 }
 
 async function decodeSVG(file) {
@@ -305,8 +625,8 @@ async function decodeSVG(file) {
   }
 }
 
-// Reduce the picture, strip by strip because a canvas has a maximum size, and find its digit.
-function readPicture(image) {
+// Reduce the picture, strip by strip because a canvas has a maximum size, and find its digit. Between the strips, the page can react.
+async function readPicture(image) {
   const width = image.width || MAX_SIZE, height = image.height || MAX_SIZE;  // an SVG need not have a size
   const factor = Math.ceil(Math.max(width, height) / MAX_SIZE), step = factor * Math.max(1, Math.floor(2 ** 20 / (width * factor)));
   const strip = make("canvas"), strips = [];
@@ -315,13 +635,15 @@ function readPicture(image) {
     const rows = strip.height = Math.min(step, height - top), context = strip.getContext("2d", {willReadFrequently: true});
     context.drawImage(image, 0, -top, width, height);
     strips.push(readColours(context.getImageData(0, 0, width, rows).data, width, rows, factor));
+    await new Promise(resolve => setTimeout(resolve));
   }
   const channels = [0, 1, 2, 3].map(k => Float32Array.from(strips.flatMap(strip => [...strip[k]])));
   const colours = fillTransparent(channels), columns = Math.ceil(width / factor), rows = Math.ceil(height / factor);
   const canvas = Object.assign(make("canvas"), {width: columns, height: rows}), shown = new ImageData(columns, rows);
   colours.forEach((channel, i) => channel.forEach((value, k) => { shown.data[4 * k + i] = 255 * value; shown.data[4 * k + 3] = 255; }));
   canvas.getContext("2d").putImageData(shown, 0, 0);
-  return {canvas, found: readDigit(colours, columns, rows)};
+  const found = readDigit(colours, columns, rows);
+  return {canvas, found, ink: found ? enlarge(found.pixels) : new Float32Array(SIDE ** 2)};
 }
 
 byId("file").addEventListener("change", event => {
@@ -331,131 +653,177 @@ byId("file").addEventListener("change", event => {
 document.addEventListener("dragover", event => event.preventDefault());
 document.addEventListener("drop", event => {
   event.preventDefault();
-  if (event.dataTransfer.files[0]) openPicture(event.dataTransfer.files[0]);
+  openPicture(event.dataTransfer.files[0]);
 });
-document.addEventListener("paste", event => {
-  if (event.clipboardData.files[0]) openPicture(event.clipboardData.files[0]);
-});
+document.addEventListener("paste", event => openPicture(event.clipboardData.files[0]));
 
-// ---- test images: one below the other in one picture
+// ---- test images
 
-const sprite = new Image();
-sprite.addEventListener("load", () => {
-  const canvas = make("canvas"), count = DATA.images.length;
-  canvas.width = 28;
-  canvas.height = 28 * count;
-  const context = canvas.getContext("2d");
-  context.drawImage(sprite, 0, 0);
-  const {data} = context.getImageData(0, 0, 28, 28 * count);
-  DATA.images.forEach(({index, label}, k) => {
-    const small = make("canvas"), pixels = Float32Array.from({length: 784}, (_, i) => data[4 * (784 * k + i)] / 255);
-    Object.assign(small, {id: `image-${k}`, title: `Test image ${index}, labelled ${label}`});
-    small.setAttribute("role", "option");
-    small.setAttribute("aria-label", small.title);
-    small.addEventListener("click", () => pick(k));
-    byId("images").append(small);
-    testImages.push({canvas: small, pixels, text: `Test image ${index}, unchanged. Its label: ${label}.`});
+async function addTestImages() {
+  const stream = new Blob([decode64(DATA.pixels)]).stream().pipeThrough(new DecompressionStream("deflate"));
+  const bytes = new Uint8Array(await new Response(stream).arrayBuffer());
+  const groups = ["At random:", "Misread:"].map(name => addGroup(byId("images"), name));
+  DATA.images.forEach(({index, label}, number) => {
+    const misread = number >= DATA.random, canvas = make("canvas");
+    const pixels = Float32Array.from(bytes.subarray(784 * number, 784 * (number + 1)), value => value / 255);
+    setOption(canvas, `image-${number}`, `Test image ${index}, labelled ${label}${misread ? ", misread" : ""}`);
+    canvas.addEventListener("click", () => pick(number));
+    groups[Number(misread)].append(canvas);
+    testImages.push({canvas, pixels});
   });
   paintTestImages();
-});
-sprite.src = `data:image/png;base64,${DATA.sprite}`;
-
-function paintTestImages() {
-  testImages.forEach(({canvas, pixels}) => paint(canvas, pixels, 28, 28));
 }
 
+function paintTestImages() {
+  testImages.forEach(({canvas, pixels}) => paint(canvas, pixels, 28));
+}
+
+// A group of options in a list box, named by a line.
+function addGroup(list, name) {
+  const group = make("div"), title = make("p", name);
+  title.id = `${list.id}-${list.children.length}`;
+  title.setAttribute("aria-hidden", true);  // a list box holds options and groups alone
+  group.setAttribute("role", "group");
+  group.setAttribute("aria-labelledby", title.id);
+  group.append(title);
+  list.append(group);
+  return group;
+}
+
+function setOption(canvas, id, name) {
+  Object.assign(canvas, {id, title: name});
+  canvas.setAttribute("role", "option");
+  canvas.setAttribute("aria-label", name);
+  mark(canvas, false);
+}
+
+// Show a test image. Undo skips those that were only looked at.
 function pick(number) {
-  const {canvas, pixels, text} = testImages[number];
-  testImages.forEach(image => mark(image.canvas, image.canvas === canvas));
-  byId("images").setAttribute("aria-activedescendant", canvas.id);
-  replace({pixels, text, number});
-  if (byId("prediction").getBoundingClientRect().top < 0) byId("answer").scrollIntoView();
+  if (paper.number !== undefined && !paper.own) paper = past.pop();
+  replace({ink: enlarge(testImages[number].pixels), exact: true, number});
+  byId("images").setAttribute("aria-activedescendant", `image-${number}`);
+  testImages[number].canvas.scrollIntoView({block: "nearest", inline: "nearest"});
 }
 
 const ARROWS = {ArrowRight: [1, 0], ArrowDown: [0, 1], ArrowLeft: [-1, 0], ArrowUp: [0, -1]};
 
 byId("images").addEventListener("keydown", event => {
-  const [dx, dy] = ARROWS[event.key] ?? [0, 0];
-  if (!dx && !dy) return;
+  const next = nextImage(event.key);
+  if (next === null || event.ctrlKey || event.metaKey || event.altKey) return;
   event.preventDefault();
-  pick(((paper.number ?? (dx + dy > 0 ? -1 : 0)) + dx + dy + testImages.length) % testImages.length);
+  pick(next);
 });
+
+// The test image to which a key leads, or null.
+function nextImage(key) {
+  const count = testImages.length, [dx, dy] = ARROWS[key] ?? [0, 0], current = paper.number;
+  if (key === "Home") return 0;
+  if (key === "End") return count - 1;
+  if (!dx && !dy) return null;
+  if (current === undefined) return 0;
+  return dx ? clamp(current + dx, count) : imageInRow(current, dy);
+}
+
+// The test image above or below another, nearest to its column; the same one if there is no such row.
+function imageInRow(number, direction) {
+  const places = testImages.map(({canvas}) => canvas.getBoundingClientRect()), {left, top} = places[number];
+  const below = places.filter(place => direction * (place.top - top) > 1);
+  if (!below.length) return number;
+  const row = direction * Math.min(...below.map(place => direction * place.top));
+  const distances = places.map(place => Math.abs(place.top - row) > 1 ? Infinity : Math.abs(place.left - left));
+  return distances.indexOf(Math.min(...distances));
+}
 
 // ---- layers
 
 function addLayer({name, kernel, out, size, parameters}, layer) {
-  const section = make("div", "", "layer"), title = make("h3", `${name} `), row = make("div", "", "maps");
+  const group = addGroup(byId("layers"), ""), title = group.firstChild, {layers} = DATA.network;
+  const pooled = layers[layers.indexOf(convolutions[layer]) - 1]?.type === "max pool";
   const inputs = layer ? convolutions[layer - 1].out : 1;
-  title.append(make("span", `${kernel} × ${kernel}, ${inputs} → ${out} channels, maps of ${size} × ${size}, ` +
-    `${parameters.toLocaleString("en")} parameters`));
-  row.setAttribute("role", "group");
-  row.setAttribute("aria-label", name);
-  for (let channel = 0; channel < out; channel++) {
+  const sizes = `${kernel} × ${kernel}, ${inputs} → ${out} maps, ${size} × ${size}`;
+  title.append(make("b", name), ` ${pooled ? "after max pool, " : ""}${sizes}`,
+    make("span", `, ${parameters.toLocaleString("en")} parameters`, "wide"));
+  group.className = "layer";
+  mapCanvases.push(Array.from({length: out}, (_, channel) => {
     const canvas = make("canvas");
-    canvas.id = `map-${layer}-${channel}`;
-    canvas.title = `map ${channel + 1}`;
-    canvas.setAttribute("role", "option");
-    canvas.setAttribute("aria-label", `${name}, map ${channel + 1} of ${out}`);
-    const choose = event => {
-      const area = canvas.getBoundingClientRect(), at = part => Math.min(Math.max(Math.floor(part * size), 0), size - 1);
-      choosePixel({layer, channel, x: at((event.clientX - area.left) / area.width), y: at((event.clientY - area.top) / area.height)}, "off");
-    };
-    canvas.addEventListener("pointermove", event => { if (wide.matches && event.pointerType === "mouse") choose(event); });
-    canvas.addEventListener("click", choose);
-    row.append(canvas);
-  }
-  section.append(title, row);
-  byId("layers").append(section);
-  const {layers} = DATA.network, place = layers.indexOf(convolutions[layer]);
-  if (layers[place + 1].type === "max pool")
-    byId("layers").append(make("p", "Max pool keeps the largest of 2 × 2 values: height and width of the maps are halved.", "hint"));
+    setOption(canvas, `map-${layer}-${channel}`, `${name}, map ${channel + 1} of ${out}`);
+    canvas.addEventListener("click", event => pin({layer, channel, ...pixelAt(event, size)}));
+    canvas.addEventListener("pointermove", event => {
+      if (!pinned && event.pointerType === "mouse") choose({layer, channel, ...pixelAt(event, size)});
+    });
+    group.append(canvas);
+    return canvas;
+  }));
 }
 
-const wide = matchMedia("(min-width: 60rem)");
-
-// On a wide screen, the details stay beside the maps; on a narrow one, they follow the layer.
-function choosePixel(pixel, live) {
+function choose(pixel) {
+  mark(mapCanvases[chosen.layer][chosen.channel], false);
   chosen = pixel;
-  byId("about").setAttribute("aria-live", live);
-  placeDetail();
+  const canvas = mapCanvases[chosen.layer][chosen.channel];
+  mark(canvas, true);
+  byId("layers").setAttribute("aria-activedescendant", canvas.id);
   renderChosen();
 }
 
-function placeDetail() {
-  if (wide.matches) byId("explorer").append(byId("detail"));
-  else byId("layers").querySelectorAll(".layer")[chosen.layer].after(byId("detail"));
+// Choose a pixel for good, and show it.
+function pin(pixel) {
+  pinned = true;
+  choose(pixel);
+  byId("places").scrollIntoView({block: "nearest"});
 }
 
+byId("enlarged").addEventListener("click", event => pin({...chosen, ...pixelAt(event, convolutions[chosen.layer].size)}));
 byId("layers").addEventListener("keydown", event => {
   const [dx, dy] = ARROWS[event.key] ?? [0, 0], {layer, channel, x, y} = chosen;
   if (!dx && !dy) return;
   event.preventDefault();
-  const within = (value, size) => Math.min(Math.max(value, 0), size - 1), next = within(layer + dy, convolutions.length);
-  const {out, size} = convolutions[next];
-  if (event.shiftKey) choosePixel({layer, channel, x: within(x + dx, convolutions[layer].size), y: within(y + dy, convolutions[layer].size)}, "polite");
-  else choosePixel({layer: next, channel: within(channel + dx, out), x: within(x, size), y: within(y, size)}, "polite");
-  byId(`map-${chosen.layer}-${chosen.channel}`).scrollIntoView({block: "nearest"});
+  if (event.shiftKey) pin(fit({layer, channel, x: x + dx, y: y + dy}));
+  else pin(fit({layer: clamp(layer + dy, convolutions.length), channel: channel + dx, x, y}));
+  mapCanvases[chosen.layer][chosen.channel].scrollIntoView({block: "nearest"});
 });
 
-convolutions.forEach(addLayer);
-byId("layers").append(make("p", "At the end, each map is averaged, and a linear layer with " +
-  `${DATA.network.layers.at(-1).parameters} parameters turns the averages into the ten probabilities.`, "hint"));
+// The nearest pixel that there is.
+function fit({layer, channel, x, y}) {
+  const {out, size} = convolutions[layer];
+  return {layer, channel: clamp(channel, out), x: clamp(x, size), y: clamp(y, size)};
+}
 
 // ---- the start
 
+function addBar(digit) {
+  const row = byId("bars").tBodies[0].insertRow(), name = make("th", digit);
+  name.scope = "row";
+  row.append(name);
+  row.insertCell().append(make("div"));
+  row.insertCell();
+  row.insertCell();
+}
+
+// A 3, as if somebody had drawn it.
+function drawExample() {
+  const ink = new Float32Array(SIDE ** 2);
+  const arc = (x, y, radius, from, to) => Array.from({length: 25}, (_, k) => (from + (to - from) * k / 24) * Math.PI / 180)
+    .map(angle => ({x: x + 1.1 * radius * Math.cos(angle), y: y + radius * Math.sin(angle)}));
+  for (const points of [arc(133, 95, 50, -150, 80), arc(136, 186, 56, -80, 150)])
+    points.slice(1).forEach((place, k) => drawLine(ink, points[k], place, 22, false));
+  return {ink};
+}
+
 if (location.hostname.endsWith(".github.io")) {  // there, the README and the notebooks are on GitHub
   const repository = `https://github.com/${location.hostname.split(".")[0]}${location.pathname.match(/^\/[^/]*/)[0]}`;
-  for (const link of document.querySelectorAll("a[href^='../']")) link.href = `${repository}/blob/HEAD/${link.getAttribute("href").slice(3)}`;
+  for (const link of document.querySelectorAll("a[href^='../']"))
+    link.href = `${repository}/blob/HEAD/${link.getAttribute("href").slice(3)}`;
 }
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
   readPalette();
-  read();
   paintTestImages();
+  read();
 });
-wide.addEventListener("change", placeDetail);
 readPalette();
-placeDetail();
-const arc = (x, y, radius, from, to) => Array.from({length: 25}, (_, k) => (from + (to - from) * k / 24) * Math.PI / 180)
-  .map(angle => ({x: x + 1.1 * radius * Math.cos(angle), y: y + radius * Math.sin(angle)}));
-paper = {strokes: [{width: 16, points: [...arc(95, 68, 36, -150, 80), ...arc(97, 133, 40, -80, 150)]}], example: true};  // a 3
+for (let digit = 0; digit < 10; digit++) addBar(digit);
+convolutions.forEach(addLayer);
+for (let map = 0; map < convolutions[last].out; map++) addProduct();
+paper = drawExample();
 read();
+choose({...chosen, ...strongestPixel(chosen.layer, chosen.channel)});
+addTestImages();

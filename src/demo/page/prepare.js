@@ -324,3 +324,15 @@ function resize(data, width, height, size, box) {
   }
   return output;
 }
+
+// ---- drawings
+
+// The reasons for doubt in ink that is all meant, as in a drawing.
+function judgeInk(ink, width, height) {
+  const mask = ink.map(value => Number(value > PART)), box = findBox(mask, width, height);
+  if (!box) return ["no digit?"];
+  const [, doubts] = chooseParts(mask, ink, width, height);
+  const [short, long] = [box.width, box.height].sort((a, b) => a - b);
+  const isBlot = short > long / 2 && sum(mask) > 0.7 * short * long;
+  return isBlot ? [...doubts, "no digit?"] : doubts;
+}
