@@ -61,12 +61,14 @@ def test_a_killed_process_resumes_bit_for_bit(output, monkeypatch, capsys):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="sends a signal that Windows lacks")
-def test_ctrl_c_on_the_command_line_is_one_line(tmp_path):
+@pytest.mark.parametrize("name", ["SIGINT", "SIGHUP"])
+def test_ctrl_c_and_a_closed_terminal_end_in_one_line(name, tmp_path):
     code = (
         "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"
         "from src.__main__ import main; main(['train', 'basic', '--device', 'cpu'])"
     )  # a job in the background ignores the signal otherwise
-    status, errors = signal_in_epoch_3(signal.SIGINT, code, 500, tmp_path)
+    status, errors = signal_in_epoch_3(getattr(signal, name), code, 500, tmp_path)
     (line,) = [line for line in errors.splitlines() if line.strip()]
     assert status == 130
     assert line.startswith("python -m src: Interrupted after ") and line.endswith("to resume.")
@@ -146,16 +148,11 @@ def test_code_that_is_changed_does_not_resume_a_run(monkeypatch):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="sends a signal that Windows lacks")
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
-def test_a_study_that_is_told_to_end_ends_with_its_workers_and_resumes(name, tmp_path):
-    code = (
-        "import signal; signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"
-        "from src.__main__ import main\n"
-        "main(['study', 'basic', '--jobs', '2', '--device', 'cpu'])"
-    )
+def test_a_study_that_is_told_to_end_ends_with_its_workers(tmp_path):
+    words = ["study", "basic", "--jobs", "2", "--device", "cpu"]
     environment = {**os.environ, "MNIST_REDUCED": "500", "MNIST_RESULTS": str(tmp_path)}
     process = subprocess.Popen(
-        [sys.executable, "-c", code],
+        [sys.executable, "-m", "src", *words],
         cwd=Path(__file__).parent.parent,
         env=environment,
         stderr=subprocess.PIPE,
@@ -166,7 +163,7 @@ def test_a_study_that_is_told_to_end_ends_with_its_workers_and_resumes(name, tmp
     while len(list(tmp_path.glob(".checkpoints/basic*.pt"))) < 2:
         assert time.monotonic() < deadline and process.poll() is None
         time.sleep(0.1)
-    process.send_signal(getattr(signal, name))
+    process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert errors.splitlines()[-1].endswith("Interrupted. Run the same command again to resume.")

@@ -12,13 +12,18 @@ from drawings import KINDS, STROKES, clean, save
 from PIL import Image, ImageDraw
 
 from src.data import MEAN, STD, normalize
-from src.demo import page
+from src.demo import build_page
+from src.demo.build_page import layers_and_weights
 from src.demo.digits import read_colours, read_digit
-from src.demo.page import layers_and_weights
 from src.experiments import load_model
 
 BROWSERS = map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))
 BROWSER = next(filter(None, BROWSERS), None)
+
+
+def load_page_model():
+    """The network of the page, in PyTorch."""
+    return load_model(weights=build_page.WEIGHTS)
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +31,7 @@ def javascript():
     """An engine with the page's forward pass and preparation, the network, and its weights."""
     engine = pytest.importorskip("py_mini_racer").MiniRacer()
     for name in ("network.js", "prepare.js"):
-        engine.eval((page.PARTS / name).read_text(encoding="utf-8"))
+        engine.eval((build_page.PARTS / name).read_text(encoding="utf-8"))
     layers, weights = layers_and_weights()
     engine.eval(
         f"const network = {json.dumps({'layers': layers, 'mean': MEAN, 'std': STD})};"
@@ -58,7 +63,7 @@ def javascript():
 def test_the_forward_pass_agrees_with_pytorch_on_test_images(javascript, mnist):
     images = mnist[1][0][:200]
     with torch.no_grad():
-        expected = load_model()(normalize(images))
+        expected = load_page_model()(normalize(images))
     found = torch.tensor(javascript.call("read", images.flatten(1).tolist()))
     assert (found.argmax(1) == expected.argmax(1)).all()
     assert (found - expected).abs().max() < 1e-4
@@ -66,7 +71,7 @@ def test_the_forward_pass_agrees_with_pytorch_on_test_images(javascript, mnist):
 
 @torch.no_grad()
 def test_the_feature_maps_and_receptive_fields_are_pytorchs(javascript):
-    features, image = load_model().features, torch.rand(1, 1, 28, 28)
+    features, image = load_page_model().features, torch.rand(1, 1, 28, 28)
     blocks = [index for index, part in enumerate(features) if isinstance(part, torch.nn.Sequential)]
     maps = javascript.call("maps", image.flatten().tolist())
     for number, (block, found) in enumerate(zip(blocks, maps, strict=True)):
@@ -99,7 +104,7 @@ def test_the_arithmetic_of_a_pixel_adds_up_to_its_value(javascript):
 
 @torch.no_grad()
 def test_the_products_of_the_last_layer_add_up_to_the_difference_of_two_logits(javascript, mnist):
-    model, image = load_model(), mnist[1][0][3:4]
+    model, image = load_page_model(), mnist[1][0][3:4]
     averages = model.features(normalize(image)).flatten()
     logits = model.classifier(averages)
     found = javascript.call("compared", image.flatten().tolist(), 2, 7)
@@ -115,7 +120,7 @@ def test_the_products_of_the_last_layer_add_up_to_the_difference_of_two_logits(j
 
 @torch.no_grad()
 def test_a_pixel_counts_as_the_patches_that_hold_it(javascript, mnist):
-    model, image = load_model(), mnist[1][0][3]
+    model, image = load_page_model(), mnist[1][0][3]
     changes, covered, full = torch.zeros(28, 28), torch.zeros(28, 28), model(normalize(image[None]))
     for y in range(0, 28, 2):
         for x in range(0, 28, 2):
@@ -149,7 +154,7 @@ def test_paper_without_a_digit_is_refused_as_in_digits_py(level, javascript):
 
 
 def test_the_page_is_small_and_complete():
-    text = page.PAGE.read_text(encoding="utf-8")
+    text = build_page.PAGE.read_text(encoding="utf-8")
     assert len(text.encode()) <= 140_000 and "{{" not in text
     addresses = re.findall(r"(?:src|href)=\"([^\"]*)", text)
     assert {address.split("/")[0] for address in addresses} == {"data:,", "..", "https:"}
@@ -159,14 +164,14 @@ def test_the_page_is_small_and_complete():
 
 @pytest.mark.parametrize("part", ['"weights": "', '"pixels": "', '"mean": ', "function forward("])
 def test_an_altered_page_is_not_current(part, tmp_path, monkeypatch):
-    whole = page.PAGE.read_text(encoding="utf-8")
-    monkeypatch.setattr(page, "make", lambda numbers: whole)
-    monkeypatch.setattr(page, "PAGE", tmp_path / "index.html")
-    page.PAGE.write_text(whole, encoding="utf-8")
-    assert page.is_current({})
+    whole = build_page.PAGE.read_text(encoding="utf-8")
+    monkeypatch.setattr(build_page, "make", lambda *_: whole)
+    monkeypatch.setattr(build_page, "PAGE", tmp_path / "index.html")
+    build_page.PAGE.write_text(whole, encoding="utf-8")
+    assert build_page.is_current({}, [])
     before, _, after = whole.partition(part)
-    page.PAGE.write_text(before + part + "AAAA" + after[4:], encoding="utf-8")
-    assert not page.is_current({})
+    build_page.PAGE.write_text(before + part + "AAAA" + after[4:], encoding="utf-8")
+    assert not build_page.is_current({}, [])
 
 
 @pytest.fixture(scope="module")
@@ -196,14 +201,14 @@ def open_page(browser):
         tab.on("console", lambda message: errors.append(message.text))
         tab.on("pageerror", lambda error: errors.append(str(error)))
         tab.on("request", lambda request: requests.append(request.url))
-        tab.goto(page.PAGE.as_uri())
+        tab.goto(build_page.PAGE.as_uri())
         return tab
 
     yield start
     for context in contexts:
         context.close()
     assert errors == []
-    assert {url for url in requests if not url.startswith("blob:")} == {page.PAGE.as_uri()}
+    assert {url for url in requests if not url.startswith("blob:")} == {build_page.PAGE.as_uri()}
 
 
 @pytest.fixture
@@ -443,7 +448,7 @@ def test_clearing_nothing_is_no_step(opened):
 def test_the_page_shows_the_networks_numbers(opened, mnist):
     opened.locator("#images canvas").first.click()
     index = int(re.search(r"Test image (\d+)", opened.inner_text("#preparation"))[1])
-    model, image = load_model(), normalize(mnist[1][0][index : index + 1])
+    model, image = load_page_model(), normalize(mnist[1][0][index : index + 1])
     maps = [image, *(model.features[:count](image) for count in range(1, 11))]
     logits = model.classifier(maps[-1].flatten(1))[0]
     shown = opened.locator("#bars tbody td:nth-child(3)").all_inner_texts()
@@ -533,7 +538,7 @@ def test_a_chosen_pixel_is_explained(opened, mnist):
     )
     row, column = map(int, place.groups())
     assert {row, column} <= {12, 13}
-    maps = load_model().features[:2](normalize(mnist[1][0][index : index + 1]))
+    maps = load_page_model().features[:2](normalize(mnist[1][0][index : index + 1]))
     *_, value = numbers(opened.inner_text("#sums p:last-child"))
     assert value == pytest.approx(maps[0, 2, row - 1, column - 1].item(), abs=0.002)
     assert opened.locator("#sums td").count() == 3 * 9
@@ -813,7 +818,7 @@ def test_paper_shows_the_prediction_and_no_buttons(opened):
 
 def test_no_other_script_runs(browser):
     tab = browser.new_page()
-    tab.goto(page.PAGE.as_uri())
+    tab.goto(build_page.PAGE.as_uri())
     tab.evaluate(
         """() => { const script = document.createElement("script");
         script.textContent = "window.foreign = true"; document.body.append(script); }"""

@@ -8,7 +8,7 @@ import shutil
 import pytest
 from PIL import Image
 
-from src.demo import page
+from src.demo import build_page
 from src.evidence import report, tables
 from src.experiments import BASIC, run
 from src.models import MODELS
@@ -55,7 +55,7 @@ def copy(tmp_path, monkeypatch):
     }
     monkeypatch.setattr(report, "NOTEBOOKS", notebooks)
     monkeypatch.setattr(report, "IMAGES", tmp_path / "images")
-    monkeypatch.setattr(page, "PAGE", tmp_path / "docs" / "index.html")
+    monkeypatch.setattr(build_page, "PAGE", tmp_path / "docs" / "index.html")
     monkeypatch.setattr(report, "ROOT", tmp_path)
     return tmp_path
 
@@ -76,8 +76,8 @@ def test_check_names_everything_that_was_altered(copy):
         path = copy / "images" / f"{name}.png"
         Image.open(path).save(path)  # without the data that it draws
         expected.append(f"images/{name}.png")
-    text = page.PAGE.read_text(encoding="utf-8")
-    page.PAGE.write_text(text.replace('"mean": 0', '"mean": 1'), encoding="utf-8")
+    text = build_page.PAGE.read_text(encoding="utf-8")
+    build_page.PAGE.write_text(text.replace('"mean": 0', '"mean": 1'), encoding="utf-8")
     expected.append("docs/index.html")
     for path in report.NOTEBOOKS.values():
         text = path.read_text(encoding="utf-8")
@@ -161,7 +161,7 @@ def test_the_examples_work_as_they_stand(monkeypatch, smoke, capsys):
 
 FLOORS = [
     *("data", "models", "device", "store", "training", "recipes", "experiments", "plots"),
-    *("demo.ink", "demo.digits", "demo.page", "evidence.studies", "evidence.measures"),
+    *("demo.ink", "demo.digits", "demo.build_page", "evidence.studies", "evidence.measures"),
     *("evidence.rows",),
     *("evidence.runner", "evidence.robustness", "evidence.usual_pipeline", "evidence.benchmark"),
     *("evidence.tables", "evidence.values", "evidence.pictures", "evidence.report", "__main__"),

@@ -1,1 +1,1 @@
-"""The trained network in use: `digits` reads image files, `page` makes docs/index.html."""
+"""The trained network in use: `digits` reads image files, `build_page` makes docs/index.html."""

@@ -1,6 +1,6 @@
 "use strict";
 // The forward pass of the network, and what explains its result. A tensor is {data: Float32Array, channels, height, width}; the
-// layers, and the weights in their order, come from page.py.
+// layers, and the weights in their order, come from build_page.py.
 
 // A layer's filters, of 3 x 3 or 1 x 1 weights, slide over its input.
 function convolve(input, {out, kernel, padding}, weights) {
