@@ -95,5 +95,5 @@ def test_augmentation_makes_the_network_robust(mnist):
     assert curves["scale"]["augmentation"][2] > 98  # as they are
     step2, step3 = (sum(curves["rotation (degrees)"][step]) / 5 for step in models)
     assert step3 > step2 + 2
-    figure = pictures.robustness(curves)
+    figure = pictures.robustness(models, images[:20], labels[:20])
     assert [axes.get_xlabel() for axes in figure.axes] == list(STRENGTHS)

@@ -6,13 +6,15 @@ from statistics import mean
 
 import matplotlib.pyplot as plt
 import numpy as np
+import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, MultipleLocator, NullLocator
+from torch import nn
 
 from ..experiments import STEPS, TARGET
 from ..plots import BLUE, GREY, RED, mark_target
-from .robustness import STRENGTHS
+from .robustness import STRENGTHS, measure_robustness
 from .rows import Row
 from .studies import STUDIES
 from .tables import Rows
@@ -179,8 +181,14 @@ def _worth(
     return figure
 
 
-def robustness(curves: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
-    """Accuracy in % over the strength of each distortion, as `measure_robustness` returns it."""
+def robustness(
+    models: Mapping[str, nn.Module], images: torch.Tensor, labels: torch.Tensor
+) -> Figure:
+    """Accuracy in % of each model over the strength of each distortion of the images.
+
+    `images` are in [0, 1], of shape (N, 1, 28, 28), on the device of the models.
+    """
+    curves = measure_robustness(models, images, labels)
     figure, row = plt.subplots(1, len(curves), figsize=(9.6, 3), sharey=True)
     colours = (BLUE, RED, GREY, LIGHT_GREY)
     for axes, (distortion, by_model) in zip(row, curves.items(), strict=True):
