@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..data import MEAN, STD, load_mnist
+from ..data import FOLD, MEAN, ROOT, STD, read_mnist
 from ..experiments import load_model
 from ..models import AugmentedNet, count_parameters
 from ..store import EVIDENCE, atomic_write
@@ -29,10 +29,10 @@ def make(numbers: Mapping[str, str], misread: Sequence[int]) -> str:
     `misread` are the indices of the test images that the network misclassifies.
     """
     layers, weights = layers_and_weights()
-    _, (images, labels) = load_mnist()
+    images, labels = (part[6 * FOLD :] for part in read_mnist(ROOT))  # the test images
     random = torch.randperm(len(images), generator=torch.Generator().manual_seed(1))[:20].tolist()
     chosen = [*random, *misread]
-    pixels = np.uint8(images[chosen].mul(255).round().numpy())
+    pixels = images[chosen].numpy()
     data = {
         "network": {"layers": layers, "mean": MEAN, "std": STD},
         "weights": base64.b64encode(weights.astype("<f4").tobytes()).decode(),
