@@ -24,7 +24,7 @@ def source(step):
 
 def tree():
     """Every file of the checkout with its content, except environment, caches and .git."""
-    ignored = {".venv", ".git", "__pycache__", ".ruff_cache", ".checkpoints"}
+    ignored = {".venv", ".git", "__pycache__", ".ruff_cache", ".checkpoints", ".hypothesis"}
     paths = [path for path in ROOT.rglob("*") if not ignored & set(path.relative_to(ROOT).parts)]
     return {path: path.read_bytes() for path in paths if path.is_file()}
 
