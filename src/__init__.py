@@ -1,7 +1,7 @@
 """MNIST to 99.4 % with fewer than 10,000 parameters: data, networks, training and evidence."""
 
 import re
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 
 OLDEST_TORCH = (2, 4)
 
@@ -17,4 +17,7 @@ def check_torch(installed: str) -> None:
         )
 
 
-check_torch(version("torch"))
+try:
+    check_torch(version("torch"))
+except PackageNotFoundError:
+    raise SystemExit("PyTorch is not installed: pip install -r requirements.txt") from None

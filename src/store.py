@@ -88,13 +88,16 @@ def append_records(path: Path, records: Collection[dict]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = path.parent / ".lock"
     try:
-        with FileLock(lock, timeout=LOCK_TIMEOUT), _naming(path), open(path, "a+b") as file:
+        # Without a buffer, which would be written once more when the file is closed.
+        unbuffered = {"mode": "a+b", "buffering": 0}
+        with FileLock(lock, timeout=LOCK_TIMEOUT), _naming(path), open(path, **unbuffered) as file:
             size = file.seek(0, os.SEEK_END)
+            rest = _missing_line_break(file, size) + lines
             try:
-                file.write(_missing_line_break(file, size) + lines)
-                file.flush()
+                while rest:
+                    rest = rest[file.write(rest) :]
             except OSError:
-                os.truncate(path, size)
+                file.truncate(size)
                 raise
     except Timeout:
         fault = "is locked by another process, or this file system cannot lock files"

@@ -130,7 +130,8 @@ def test_other_records_are_read_whatever_a_line_contains(path, line):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="limits the size of files as POSIX does")
-def test_a_full_disk_loses_no_record(path, python):
+@pytest.mark.parametrize("size", [1_000, 100_000])  # less and more than a buffer holds
+def test_a_full_disk_loses_no_record(size, path, python):
     store.append_records(path, [record(1), record(2)])
     before = path.read_bytes()
     code = """
@@ -139,9 +140,9 @@ signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 path = Path(sys.argv[1])
 limit = path.stat().st_size + 10
 resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-store.append_records(path, [{'seed': 3, 'padding': 'x' * 100_000}])
+store.append_records(path, [{'seed': 3, 'padding': 'x' * int(sys.argv[2])}])
 """
-    done = python("-c", code, str(path))
+    done = python("-c", code, str(path), str(size))
     assert "OSError" in done.stderr and str(path) in done.stderr.splitlines()[-1]
     assert path.read_bytes() == before
 
