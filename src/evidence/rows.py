@@ -83,7 +83,7 @@ def _recorded_runs(name: str) -> dict[str, list[dict]]:
 
 def load_study_records() -> dict[str, dict]:
     """The recorded runs of all studies, by their keys."""
-    # The earlier studies were made in bfloat16 or float32; those of today replace them.
+    # The earlier studies are shown until those of today replace them.
     earlier = store.load_records(store.EVIDENCE / "earlier_studies.jsonl")
     return earlier | store.load_records(store.EVIDENCE / "study.jsonl")
 
