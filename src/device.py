@@ -21,7 +21,9 @@ from torch import nn
 
 PACKAGE = Path(__file__).parent
 # What decides the numbers of a run, beside the recipe, the seed and the machine.
-TRAINING_PATH = ("data.py", "models.py", "training.py", "recipes.py", "experiments.py")
+TRAINING_PATH = (
+    *("data.py", "models.py", "device.py", "training.py", "recipes.py", "experiments.py"),
+)
 
 
 def pick_device(name: str | None = None) -> torch.device:

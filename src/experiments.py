@@ -93,7 +93,9 @@ def run(
     with nullcontext() if progress else redirect_stdout(io.StringIO()):
         if smoke_test:
             print(f"Smoke test: {SMOKE_TEST_SIZE:,} images, and nothing is recorded.")
-        history = [] if fresh else _resume(checkpoint, setup)
+        if fresh:
+            checkpoint.remove()
+        history = _resume(checkpoint, setup)
         earlier = sum(epoch["seconds"] for epoch in history)
         try:
             _train(setup, history, experiment.epochs, checkpoint)

@@ -1,8 +1,8 @@
 """Everything on disk, as bytes and dicts: records of runs, checkpoints, weights.
 
 `EVIDENCE` is what the READMEs and notebooks are based on. `OUTPUT` is what you run; `report`
-appends it to the evidence. Records are only ever appended. Every other file is written to a
-temporary name and then renamed, so that no reader ever sees half of one.
+publishes the steps and the studies. Records are only ever appended. Every other file is written to
+a temporary name and then renamed, so that no reader ever sees half of one.
 """
 
 import hashlib
@@ -20,7 +20,8 @@ import torch
 from filelock import FileLock, Timeout
 
 EVIDENCE = Path(__file__).parent.parent / "results"
-OUTPUT = Path(os.environ.get("MNIST_RESULTS") or EVIDENCE / "local").expanduser()
+# A relative folder is one of the checkout, wherever a notebook or a command runs.
+OUTPUT = EVIDENCE.parent / Path(os.environ.get("MNIST_RESULTS") or "results/local").expanduser()
 LOCK_TIMEOUT = 10  # seconds
 
 
@@ -29,8 +30,8 @@ def run_key(recipe: dict, seed: int) -> str:
 
     Integers and floats of one value are the same in a recipe, but not as seeds.
     """
-    named = {"name", "precision"}  # records made before November 2026 name a precision
-    text = json.dumps({field: value for field, value in recipe.items() if field not in named})
+    ignored = {"name", "precision"}  # records made before November 2026 name a precision
+    text = json.dumps({field: value for field, value in recipe.items() if field not in ignored})
     return json.dumps([json.loads(text, parse_int=float), seed], sort_keys=True)
 
 
@@ -70,7 +71,9 @@ def _parse_records(path: Path, _time: int, _size: int) -> dict[str, dict]:
         try:
             record = json.loads(line)
             record["history"] = list(record["history"])
-            records[record_key(record)] = record
+            key = record_key(record)
+            records.pop(key, None)  # the newest of a key is also the newest of all
+            records[key] = record
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
             unreadable.append(str(number))
     if unreadable:

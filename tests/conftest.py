@@ -50,11 +50,12 @@ def output(tmp_path, monkeypatch):
 @pytest.fixture
 def evidence(tmp_path, monkeypatch):
     """An empty folder in place of the evidence."""
-    from src import store
+    from src import device, store
 
     folder = tmp_path / "evidence"
     folder.mkdir()
     monkeypatch.setattr(store, "EVIDENCE", folder)
+    monkeypatch.setattr(device, "commit", lambda: "0123456789")  # else nothing is published
     return folder
 
 

@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 import pytest
 import torch
 
-from src import store
+from src import device, store
 from src.data import Loader
 from src.evidence import report
 from src.experiments import BASIC, STEPS, load_model, run
@@ -48,7 +48,7 @@ def test_only_publishing_changes_the_evidence(tiny, output, evidence, monkeypatc
         report.publish()
         (record,) = (evidence / "runs.jsonl").read_text(encoding="utf-8").splitlines()
         assert json.loads(record)["seed"] == 1  # the unchanged step
-    assert (evidence / "basic.pt").exists() and not list(output.glob("*.pt"))
+    assert (evidence / "basic.pt").read_bytes() == (output / "basic.pt").read_bytes()
     assert len(load_records(output / "runs.jsonl")) == 3
 
 
@@ -62,6 +62,17 @@ def test_a_run_of_a_step_that_diverges_is_recorded_and_not_published(
     (record,) = load_records(output / "runs.jsonl").values()
     assert record["failed"] == str(raised.value) and raised.value.record["failed"]
     report.publish()
+    assert not any(evidence.iterdir())
+
+
+def test_a_run_with_uncommitted_code_is_not_published(tiny, output, evidence, monkeypatch, capsys):
+    monkeypatch.setitem(STEPS, "basic", tiny)
+    for commit in ("0123456789-dirty", None):
+        monkeypatch.setattr(device, "commit", lambda commit=commit: commit)
+        run(tiny, progress=False)
+        report.publish()
+        message = "not published: basic, seed 1 was run with uncommitted code"
+        assert message in capsys.readouterr().err
     assert not any(evidence.iterdir())
 
 

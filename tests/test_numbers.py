@@ -7,14 +7,19 @@ A changed sentence needs its numbers changed there, too: no number changes unnot
 import difflib
 import json
 import re
+from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
 
 import pytest
+from conftest import history
 
+from src import store
 from src.evidence.report import NOTEBOOKS, ROOT, TABLES
 from src.evidence.rows import load_rows
-from src.evidence.values import fill_in, named_values
+from src.evidence.studies import STUDIES, Study
+from src.evidence.values import fill_in, named_values, quote_row
+from src.experiments import BASIC
 
 LIST = Path(__file__).with_name("plain_numbers.json")
 DOCUMENTS = [path.relative_to(ROOT).as_posix() for path in (*TABLES, *NOTEBOOKS.values())]
@@ -96,3 +101,14 @@ def test_a_changed_number_is_noticed(name):
 def test_an_unknown_name_is_an_error():
     with pytest.raises(ValueError, match="'step 3/weight'"):
         fill_in("It weighs <!-- step 3/weight -->1<!-- --> kg.", {"step 3/size": "2"})
+
+
+def test_a_single_seed_has_no_interval(evidence, monkeypatch):
+    recipes = {size: replace(BASIC, batch_size=int(size)) for size in ("128", "256")}
+    monkeypatch.setitem(STUDIES, "one", Study("?", "x", recipes, "128", seeds=1))
+    for recipe in recipes.values():
+        run = {"seed": 1, "device": "cpu", "torch": "2.9.1", "history": history(*[99.5] * 5)}
+        record = {"recipe": asdict(recipe), **run}
+        store.append_records(store.EVIDENCE / "study.jsonl", [record])
+    values = quote_row(load_rows(["one"])["one"]["256"])
+    assert values["difference"] == "+0.00" and "interval" not in values

@@ -34,7 +34,7 @@ def test_the_last_record_of_a_run_counts_and_the_first_one_stays(path):
     store.append_records(path, [record(1, lr=1), record(2, lr=1)])
     store.append_records(path, [{**record(1, lr=1.0, name="b"), "history": ["new"]}])  # 1 is 1.0
     records = store.load_records(path).values()
-    assert [run["history"] for run in records] == [["new"], [2]]
+    assert [run["history"] for run in records] == [[2], ["new"]]  # the newest last
     assert len(path.read_text(encoding="utf-8").splitlines()) == 3
 
 

@@ -1,13 +1,15 @@
 """What is generated from the records: tables, numbers in sentences, pictures and the page.
 
-`TABLES` and `PICTURES` list it, every study included: a new one needs its section, with markers and
-picture, in `results/README.md`. `write` makes all of it, `check` says what does not agree.
+`TABLES` and `PICTURES` list the parts. Every study is shown: a new one needs its section, with
+markers and picture, in `results/README.md`. `write` makes all of it, `check` says what does not
+agree.
 """
 
 import hashlib
 import json
-import os
 import re
+import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -23,7 +25,7 @@ from ..demo import build_page
 from ..experiments import STEPS, smoke_test_epochs
 from . import pictures, tables
 from .rows import load_rows, load_study_records, seed1_record
-from .studies import STUDIES
+from .studies import STUDIES, UNFINISHED
 from .tables import Rows
 from .values import facts_table, fill_in, named_values
 
@@ -42,9 +44,7 @@ def log_of_step_3(_: Rows) -> str:
     return f"```text\n{tables.log(seed1_record('augmentation'))}\n```"
 
 
-# The studies of the three steps have one table, and pictures of their own. Two studies are shown
-# when all of their runs are there.
-UNFINISHED = ("schedule_regularization", "schedule_augmentation")
+# The studies of the three steps have one table, and pictures of their own.
 SWEEPS = [name for name in STUDIES if name not in (*STEPS, *UNFINISHED)]
 TABLES: dict[Path, dict[str, Callable[[Rows], str]]] = {
     README: {
@@ -126,24 +126,25 @@ def publish() -> None:
     for step in STEPS:
         _publish_step(step)
     _publish_studies()
-    _move_to_evidence("bench.json")
+    _publish_benchmark()
 
 
 def _publish_step(step: str) -> None:
     """The newest run of an unchanged step with seed 1, and its weights."""
     key = store.run_key(asdict(STEPS[step]), 1)
     published = store.load_records(store.EVIDENCE / "runs.jsonl").values()
-    dates = {record.get("finished", "") for record in published}
+    known = {(store.record_key(record), record.get("finished")) for record in published}
     own = store.load_records(store.OUTPUT / "runs.jsonl").values()
     new = [
         record
         for record in own
         if store.run_key(record["recipe"], record["seed"]) == key
         and "failed" not in record
-        and record["finished"] not in dates
+        and (store.record_key(record), record["finished"]) not in known
+        and _is_clean(record)
     ]
     if new:  # the weights first: if this is interrupted, the next time completes it
-        _move_to_evidence(f"{step}.pt")
+        _copy_to_evidence(f"{step}.pt")
         store.append_records(store.EVIDENCE / "runs.jsonl", new[-1:])
 
 
@@ -156,16 +157,34 @@ def _publish_studies() -> None:
     new = [
         record
         for key, record in own.items()
-        if key not in published and store.run_key(record["recipe"], record["seed"]) in wanted
+        if key not in published
+        and store.run_key(record["recipe"], record["seed"]) in wanted
+        and _is_clean(record)
     ]
     if new:
         store.append_records(store.EVIDENCE / "study.jsonl", new)
 
 
-def _move_to_evidence(name: str) -> None:
-    own = store.OUTPUT / name
+def _is_clean(record: dict) -> bool:
+    """Whether a record names the commit that made it; else it is named, and not published."""
+    commit = record["commit"]
+    clean = commit is not None and not commit.endswith("-dirty")
+    if not clean:
+        name = f"{record['recipe']['name']}, seed {record['seed']}"
+        print(f"not published: {name} was run with uncommitted code", file=sys.stderr)
+    return clean
+
+
+def _copy_to_evidence(name: str) -> None:
+    with store.atomic_write(store.EVIDENCE / name) as temporary:
+        shutil.copyfile(store.OUTPUT / name, temporary)
+
+
+def _publish_benchmark() -> None:
+    own = store.OUTPUT / "bench.json"
     if own.exists():
-        os.replace(own, store.EVIDENCE / name)
+        _copy_to_evidence(own.name)
+        own.unlink()
 
 
 def write() -> None:
@@ -179,14 +198,15 @@ def write() -> None:
         text = path.read_text(encoding="utf-8")
         for name, make in makers.items():
             text = _replace_table(text, name, make(rows), path)
-        path.write_text(fill_in(text, values), encoding="utf-8", newline="\n")
+        _write_text(path, fill_in(text, values))
     for path in NOTEBOOKS.values():
         _write_numbers(path, values)
     build_page.write(page_numbers(rows), misread_images())
     for name, picture in PICTURES.items():
         figure = picture.draw(rows)
         metadata = {"Software": None, "Records": _digest(picture.records(rows))}
-        figure.savefig(IMAGES / f"{name}.png", metadata=metadata)
+        with store.atomic_write(IMAGES / f"{name}.png") as temporary:
+            figure.savefig(temporary, format="png", metadata=metadata)
         plt.close(figure)
 
 
@@ -215,7 +235,12 @@ def _write_numbers(path: Path, values: dict[str, str]) -> None:
         if cell["cell_type"] == "markdown":
             cell["source"] = fill_in("".join(cell["source"]), values).splitlines(keepends=True)
     text = json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
-    path.write_text(text, encoding="utf-8", newline="\n")
+    _write_text(path, text)
+
+
+def _write_text(path: Path, text: str) -> None:
+    with store.atomic_write(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
 def _digest(records: Any) -> str:

@@ -1,6 +1,6 @@
 """What the records say of a study: one row for each recipe, computed once, then shown.
 
-`tables` and `pictures` show rows; nothing else reads the records of the studies.
+`tables` and `pictures` show rows.
 """
 
 from collections.abc import Iterable
@@ -83,7 +83,7 @@ def _recorded_runs(name: str) -> dict[str, list[dict]]:
 
 def load_study_records() -> dict[str, dict]:
     """The recorded runs of all studies, by their keys."""
-    # The earlier studies are shown until those of today replace them.
+    # Of earlier and of new records, `_recorded_runs` chooses one platform for each study.
     earlier = store.load_records(store.EVIDENCE / "earlier_studies.jsonl")
     return earlier | store.load_records(store.EVIDENCE / "study.jsonl")
 

@@ -24,7 +24,7 @@ from ..training import format_progress, format_test
 from . import benchmark, measures
 from .measures import Interval
 from .rows import Row
-from .studies import STUDIES
+from .studies import STUDIES, UNFINISHED
 
 Rows = Mapping[str, Mapping[str, Row]]
 # The mean test accuracy in % that meets a step's target; None if every seed has to be consistent.
@@ -123,7 +123,7 @@ def steps_table(rows: Rows) -> str:
 def resolution_table(rows: Rows) -> str:
     """The smallest difference of two lowest accuracies that each study detects with 80 % power."""
     lines = []
-    for name in STUDIES:
+    for name in [name for name in STUDIES if name not in UNFINISHED]:
         samples = [row.lowest for row in rows[name].values() if row.all_train]
         samples = [values for values in samples if len(values) > 1 and not math.isnan(values[0])]
         comparisons = sum(row.difference is not None for row in rows[name].values())

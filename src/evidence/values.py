@@ -4,6 +4,7 @@ A sentence quotes one between two comments, which a reader of the page does not 
 `<!-- augmentation/last -->99.55 ± 0.05<!-- -->`. `report` writes the number, and checks it.
 """
 
+import math
 import re
 from collections.abc import Mapping
 from statistics import mean, stdev
@@ -53,7 +54,7 @@ def named_values(rows: Rows) -> dict[str, str]:
     for study, by_label in rows.items():
         for label, row in by_label.items():
             prefix = study if study in STEPS else f"{study}/{label}"
-            for measure, text in _row_values(row).items():
+            for measure, text in quote_row(row).items():
                 values[f"{prefix}/{measure}"] = text
     for step, experiment in STEPS.items():
         row = rows[step][step]
@@ -63,7 +64,7 @@ def named_values(rows: Rows) -> dict[str, str]:
     return values | _facts(rows) | _exercise_values()
 
 
-def _row_values(row: Row) -> dict[str, str]:
+def quote_row(row: Row) -> dict[str, str]:
     """The cells of a row, and their parts."""
     total = len(row.records)
     if not row.histories:
@@ -83,7 +84,8 @@ def _row_values(row: Row) -> dict[str, str]:
         gain, low, high = row.difference
         values["difference"] = format_signed(gain)
         values["size"] = f"{abs(gain):.2f}"
-        values["interval"] = format_interval(low, high)
+        if math.isfinite(low):  # not of a single seed
+            values["interval"] = format_interval(low, high)
     return values
 
 
@@ -128,7 +130,7 @@ def _facts(rows: Rows) -> dict[str, str]:
         row, reference = rows[study][label], rows[study][other]
         measure = "last" if study == "scheduler" else "lowest"
         samples = getattr(row, measure), getattr(reference, measure)
-        if all(samples):
+        if row.all_train and reference.all_train and min(map(len, samples)) > 1:
             gain, low, high = measures.difference(*samples)
             values[name] = format_difference((gain, low, high))
             values[f"{name}/size"] = f"{abs(gain):.2f}"
