@@ -115,6 +115,8 @@ def layers_and_weights() -> tuple[list[dict], np.ndarray]:
         elif isinstance(part, nn.MaxPool2d):
             size //= 2
             layers.append({"type": "max pool"})
+        elif not isinstance(part, (nn.AdaptiveAvgPool2d, nn.Linear)):
+            raise ValueError(f"network.js does not know the layer {part}")
     layers.append({"type": "average and linear", "parameters": count_parameters(model.classifier)})
     weights += [model.classifier.weight.detach().numpy(), model.classifier.bias.detach().numpy()]
     return layers, np.concatenate([weight.ravel() for weight in weights]).astype(np.float32)

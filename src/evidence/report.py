@@ -1,8 +1,8 @@
 """What is generated from the records: tables, numbers in sentences, pictures and the page.
 
-`TABLES` and `PICTURES` list the parts. Every study is shown: a new one needs its section, with
-markers and picture, in `results/README.md`. `write` makes all of it, `check` says what does not
-agree.
+`TABLES` and `PICTURES` list the parts. Every study that is not in `studies.UNFINISHED` is shown: a
+new one needs its section, with markers and picture, in `results/README.md`. `write` makes all of
+it, `check` says what does not agree.
 """
 
 import hashlib
