@@ -67,6 +67,7 @@ def test_what_a_parameter_is_worth_is_drawn_at_its_number():
         "parameters": {
             "1,048": row("1,048", [97.0], last=[98.0, 98.2]),
             "7,946": row("7,946", [99.4], last=[99.5]),
+            "5,725": Row("5,725", [], [], [], [], 0),  # no run is recorded yet
         }
     }
     claims = [{"parameters": 3_762, "accuracy": 99.52}]

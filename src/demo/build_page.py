@@ -50,7 +50,7 @@ def make(numbers: Mapping[str, str], misread: Sequence[int]) -> str:
 def content_policy(text: str) -> str:
     """A policy that lets the browser use the page's own scripts and styles, and fetch nothing.
 
-    Tools that drive a browser need `eval`, of which the page itself makes no use.
+    The page itself does not use `eval`, but tools that drive a browser need it.
     """
     sources = {"default": "'none'", "img": "data: blob:", "script": "'unsafe-eval'", "style": ""}
     for tag in ("script", "style"):

@@ -75,8 +75,8 @@ def lowest(rows: Rows) -> Figure:
 def study(name: str, rows: Mapping[str, Row]) -> Figure:
     """A study, one recipe per row: the lowest accuracy in % of every seed, and their mean.
 
-    Right the difference from the reference, if the study has one. Recipes of which a seed does not
-    train are left out.
+    Right the difference from the reference, if the study has one. A recipe is left out if one of
+    its seeds does not train.
     """
     plan = STUDIES[name]
     shown = [row for row in rows.values() if row.all_train]
@@ -136,14 +136,14 @@ def _stack(values: Sequence[float]) -> list[int]:
 
 def epochs(rows: Rows) -> Figure:
     """What an epoch is worth: the lowest accuracy over the number of epochs."""
-    samples = {row.label: row.lowest for row in rows["epochs"].values()}
+    samples = {row.label: row.lowest for row in rows["epochs"].values() if row.all_train}
     samples = {label: values for label, values in samples.items() if not math.isnan(values[0])}
     return _worth(samples, "epochs", "lowest of the last five epochs (%)")
 
 
 def parameters(rows: Rows, claims: Sequence[Mapping]) -> Figure:
     """What a parameter is worth: the last accuracy over the number, beside results of others."""
-    samples = {row.label: row.last for row in rows["parameters"].values()}
+    samples = {row.label: row.last for row in rows["parameters"].values() if row.all_train}
     points = [(claim["parameters"], claim["accuracy"]) for claim in claims]
     return _worth(samples, "parameters", "test accuracy after the last epoch (%)", points)
 
