@@ -125,7 +125,12 @@ def add_runs(command: Callable) -> None:
     add = command(study, "run the missing runs of the studies, several at a time; resumes")
     add("name", nargs="*", help="studies to run (default: all; see --list)")
     add("--list", action="store_true", help="list the studies and how many runs are recorded")
-    add("--seeds", type=positive, help="run seeds 1 to SEEDS of each recipe (default: all)")
+    add(
+        "--seeds",
+        type=positive,
+        help="run seeds 1 to SEEDS of each recipe (default: the study's, "
+        "which are those that `report` publishes)",
+    )
     add("--jobs", type=positive, help="runs at a time (default: one per core; on a GPU, one)")
     add("--scheduler", metavar="ADDRESS", help="of a Dask cluster to run on: tcp://127.0.0.1:8786")
     add("--device", help=device)
@@ -153,10 +158,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     except (KeyboardInterrupt, RuntimeError, ValueError, OSError, ImportError) as error:
         if args.debug:
             raise
-        interrupted = isinstance(error, KeyboardInterrupt)
-        status = 130 if interrupted else 2 if isinstance(error, ValueError) else 1
-        name = "Interrupted." if interrupted else type(error).__name__
-        print(f"python -m src: {str(error) or name}", file=sys.stderr)
+        message = str(error) or type(error).__name__
+        status = 1
+        if isinstance(error, ValueError):
+            status = 2
+        if isinstance(error, KeyboardInterrupt):
+            message = str(error) or "Interrupted."
+            status = 130
+        print(f"python -m src: {message}", file=sys.stderr)
         sys.exit(status)
 
 

@@ -24,7 +24,8 @@ FOLD = 10_000  # images: the training set has six such folds, the test set has t
 # Index of the first image to evaluate on; the test images follow the training images.
 SPLITS = {f"fold {number + 1}": FOLD * number for number in range(6)}
 SPLITS |= {"validation": 5 * FOLD, "test": 6 * FOLD}
-ROOT = Path(os.environ.get("MNIST_ROOT") or Path(__file__).parent.parent / "data")  # MNIST/raw/
+# The folder that holds MNIST/raw/. A relative one is of the checkout, as in store.py.
+ROOT = Path(__file__).parent.parent / Path(os.environ.get("MNIST_ROOT") or "data").expanduser()
 MIRROR = "https://ossci-datasets.s3.amazonaws.com/mnist/"
 
 

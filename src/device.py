@@ -21,9 +21,12 @@ from torch import nn
 
 PACKAGE = Path(__file__).parent
 # What decides the numbers of a run, beside the recipe, the seed and the machine.
-TRAINING_PATH = (
-    *("data.py", "models.py", "device.py", "training.py", "recipes.py", "experiments.py"),
-)
+TRAINING_PATH = [
+    PACKAGE / f"{module}.py"
+    for module in ("data", "models", "device", "training", "recipes", "experiments")
+]
+# As they are when the package is imported: what is edited later does not run.
+SOURCE = b"".join(path.read_bytes() for path in TRAINING_PATH)
 
 
 def pick_device(name: str | None = None) -> torch.device:
@@ -107,7 +110,7 @@ def environment(device: torch.device) -> dict:
         "python": platform.python_version(),
         "torch": str(torch.__version__),
         "torchvision": torchvision.__version__,
-        "commit": commit(),
+        "commit": COMMIT,
     }
 
 
@@ -122,8 +125,7 @@ def _processor() -> str:
     return line[1] if line else platform.processor() or platform.machine()
 
 
-@cache
-def commit() -> str | None:
+def _read_commit() -> str | None:
     """The checked-out commit, with "-dirty" if a file of the package differs; None without git."""
     root = PACKAGE.parent
     git = ["git", f"--git-dir={root / '.git'}", f"--work-tree={root}"]
@@ -136,17 +138,18 @@ def commit() -> str | None:
     return f"{name}-dirty" if changes else name
 
 
+COMMIT = _read_commit()  # of the code that is imported, whatever is checked out later
+
+
 def hash_source(model: nn.Module) -> str:
     """Sixteen hexadecimal digits that change with the code that trains, or with the model.
 
-    They cover the files of `TRAINING_PATH`, the model's layers as PyTorch prints them, and the
-    source of its class, where Python can find it.
+    They cover `SOURCE`, the model's layers as PyTorch prints them, and the source of its class,
+    where Python can find it.
     """
     try:
         source = inspect.getsource(type(model))
     except (OSError, TypeError):  # typed into an interpreter
         source = ""
-    digest = hashlib.sha256(f"{source}\n{model!r}".encode())
-    for name in TRAINING_PATH:
-        digest.update((PACKAGE / name).read_bytes())
-    return digest.hexdigest()[:16]
+    text = f"{source}\n{model!r}".encode()
+    return hashlib.sha256(SOURCE + text).hexdigest()[:16]

@@ -106,10 +106,10 @@ def run(
     record["history"] = history
     record["seconds"] = earlier + time.perf_counter() - started
     record["finished"] = datetime.now(UTC).isoformat(timespec="seconds")
-    done = True
+    recorded = True
     if file is not None and not smoke_test:
-        done = _save(file, experiment, record, setup.tested)
-    if done:
+        recorded = _save(file, experiment, record, setup.tested)
+    if recorded:
         checkpoint.remove()
     if failure:
         failure.record = record
@@ -123,14 +123,14 @@ def prepare(experiment: Experiment, seed: int = 1, device: str | None = None) ->
     Sets PyTorch's global seed. Raises ValueError if the seed or the device is wrong.
     """
     seed = _check_seed(seed)
-    chosen = pick_device(device)
+    torch_device = pick_device(device)
     configure()
     torch.manual_seed(seed)
     # With the channels of a pixel side by side, convolutions are faster; images with one channel
     # are the same in both orders.
-    model = build_model(experiment).to(chosen, memory_format=torch.channels_last)
+    model = build_model(experiment).to(torch_device, memory_format=torch.channels_last)
     limit = SMOKE_TEST_SIZE if smoke_test_epochs() else None
-    data, test_data = load_mnist(experiment.split, chosen, limit)
+    data, test_data = load_mnist(experiment.split, torch_device, limit)
     shuffle = torch.Generator().manual_seed(seed)
     augment = build_augmentation(experiment)
     train_loader = Loader(*data, experiment.batch_size, shuffle, augment, experiment.normalized)
@@ -140,7 +140,8 @@ def prepare(experiment: Experiment, seed: int = 1, device: str | None = None) ->
     scheduler = build_scheduler(experiment, optimizer, steps)
     average = MovingAverage(model, experiment.ema_decay) if experiment.ema_decay else None
     test_name = "Test set" if experiment.split == "test" else experiment.split.capitalize()
-    return Setup(chosen, model, train_loader, test_loader, optimizer, scheduler, average, test_name)
+    loaders = train_loader, test_loader
+    return Setup(torch_device, model, *loaders, optimizer, scheduler, average, test_name)
 
 
 def _check_seed(seed: object) -> int:
@@ -199,8 +200,10 @@ def _train(setup: Setup, history: list[dict], epochs: int, checkpoint: store.Che
             history.append(epoch)
             checkpoint.save(setup.state_dict(), history)
     except KeyboardInterrupt:
-        done = f"Interrupted after {len(history)} of {epochs} epochs"
-        raise Interrupted(f"{done}. Run the same command, or cell, again to resume.") from None
+        raise Interrupted(
+            f"Interrupted after {len(history)} of {epochs} epochs. "
+            "Run the same command, or cell, again to resume."
+        ) from None
     print(format_summary(history))
 
 
@@ -232,13 +235,18 @@ def load_model(step: str = "augmentation", weights: Path | str | None = None) ->
     """
     if step not in STEPS:
         raise ValueError(f"unknown step {step!r}: choose one of {', '.join(STEPS)}")
-    own, evidence = (folder / f"{step}.pt" for folder in (store.OUTPUT, store.EVIDENCE))
-    path = Path(weights or (own if own.exists() else evidence))
+    own = store.OUTPUT / f"{step}.pt"
+    evidence = store.EVIDENCE / f"{step}.pt"
+    advice = {
+        own: ": delete it to use the weights of the evidence",
+        evidence: ": restore it with git checkout",
+    }
+    default = own if own.exists() else evidence
+    path = Path(weights or default)
     model = build_model(STEPS[step])
     try:
         model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
     except Exception as error:  # missing, damaged, pickled code, or the state of another model
         fault = f"cannot be loaded as weights of {STEPS[step].model} ({type(error).__name__})"
-        advice = ": restore it with git checkout" if path == evidence else ""
-        raise RuntimeError(f"{path} {fault}{advice}") from error
+        raise RuntimeError(f"{path} {fault}{advice.get(path, '')}") from error
     return model.eval()

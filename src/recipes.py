@@ -103,7 +103,7 @@ def _check_values(experiment: Experiment) -> None:
 
     def require(condition: bool, name: str, rule: str) -> None:
         if not condition:
-            raise RecipeError(f"{name}={_shown(getattr(experiment, name))}: {rule}")
+            raise RecipeError(f"{name}={_format_value(getattr(experiment, name))}: {rule}")
 
     name = experiment.name
     valid = isinstance(name, str) and re.fullmatch(r"\w[\w .+-]{0,99}", name) is not None
@@ -155,10 +155,11 @@ def _blame(name: str, value: object) -> Iterator[None]:
         yield
     except (TypeError, ValueError, RuntimeError, ArithmeticError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise RecipeError(f"{name}={_shown(value)}: {reason}") from error
+        raise RecipeError(f"{name}={_format_value(value)}: {reason}") from error
 
 
-def _shown(value: object) -> str:
+def _format_value(value: object) -> str:
+    """As Python writes it; a mapping as a plain dict."""
     return repr(dict(value)) if isinstance(value, Mapping) else repr(value)
 
 

@@ -161,16 +161,18 @@ class Checkpoint:
         name = f"{record['recipe']['name']}-{record['seed']}-{digest}.pt"
         self.path = OUTPUT / ".checkpoints" / name
         self.conditions = conditions
+        self.failed = False
 
     def save(self, setup: dict, history: list[dict]) -> None:
-        """Save the state of a setup; if this fails after the first epoch, say so."""
+        """Save the state of a setup; if this fails, say so the first time."""
         state = {"conditions": self.conditions, "setup": setup, "history": history}
         try:
             save_state(state, self.path)
         except OSError as error:
-            if len(history) == 1:
-                fault = "this run cannot be resumed if it is interrupted"
+            if not self.failed:
+                fault = f"if the run is interrupted, it loses epoch {len(history)} and later ones"
                 print(f"cannot write a checkpoint ({error}): {fault}", file=sys.stderr)
+            self.failed = True
 
     def load(self) -> tuple[dict | None, list[dict]]:
         """What was saved: the state of the setup, and the history; None and [] without a file.

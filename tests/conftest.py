@@ -55,7 +55,7 @@ def evidence(tmp_path, monkeypatch):
     folder = tmp_path / "evidence"
     folder.mkdir()
     monkeypatch.setattr(store, "EVIDENCE", folder)
-    monkeypatch.setattr(device, "commit", lambda: "0123456789")  # else nothing is published
+    monkeypatch.setattr(device, "COMMIT", "0123456789")  # else nothing is published
     return folder
 
 

@@ -68,7 +68,7 @@ def test_a_run_of_a_step_that_diverges_is_recorded_and_not_published(
 def test_a_run_with_uncommitted_code_is_not_published(tiny, output, evidence, monkeypatch, capsys):
     monkeypatch.setitem(STEPS, "basic", tiny)
     for commit in ("0123456789-dirty", None):
-        monkeypatch.setattr(device, "commit", lambda commit=commit: commit)
+        monkeypatch.setattr(device, "COMMIT", commit)
         run(tiny, progress=False)
         report.publish()
         message = "not published: basic, seed 1 was run with uncommitted code"
@@ -83,6 +83,14 @@ def test_your_own_weights_are_loaded_if_there_are_any(tiny, output, monkeypatch)
     own = load_model("basic").state_dict()
     for name, value in model.state_dict().items():
         assert torch.equal(own[name], value) and not torch.equal(own[name], shipped[name])
+
+
+def test_damaged_weights_of_your_own_are_named_with_what_to_do(output):
+    output.mkdir()
+    (output / "basic.pt").write_bytes(b"no weights")
+    advice = "basic.pt cannot be loaded as weights of BasicNet .*: delete it to use the weights of"
+    with pytest.raises(RuntimeError, match=advice):
+        load_model("basic")
 
 
 def test_a_run_that_is_not_recorded_trains_again(tiny, output, capsys):

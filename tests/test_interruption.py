@@ -1,6 +1,8 @@
 """An interrupted run resumes and ends exactly as if it had not been interrupted."""
 
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -143,8 +145,28 @@ def test_code_that_is_changed_does_not_resume_a_run(monkeypatch):
     assert device.hash_source(Sloped(0.01)) == device.hash_source(Sloped(0.01))
     assert device.hash_source(Sloped(0.01)) != device.hash_source(Sloped(5.0))
     before = device.hash_source(Sloped(0.01))
-    monkeypatch.setattr(device, "TRAINING_PATH", device.TRAINING_PATH[:-1])
+    monkeypatch.setattr(device, "SOURCE", device.SOURCE.replace(b"loss.backward()", b""))
     assert device.hash_source(Sloped(0.01)) != before
+
+
+def test_code_that_is_edited_or_checked_out_while_it_runs_is_not_what_a_record_names(tmp_path):
+    package = tmp_path / "src"
+    shutil.copytree(device.PACKAGE, package, ignore=shutil.ignore_patterns("__pycache__", "demo"))
+    git = ["git", "-c", "user.name=me", "-c", "user.email=me", "-C", str(tmp_path)]
+    for words in (["init"], ["add", "."], ["commit", "-m", "all"]):
+        subprocess.run([*git, *words], check=True, capture_output=True)
+    code = (
+        "from src import device, experiments\n"
+        "model = experiments.load_model.__globals__['build_model'](experiments.BASIC)\n"
+        "before = device.hash_source(model), device.environment(device.pick_device('cpu'))\n"
+        "(device.PACKAGE / 'training.py').write_text('broken')\n"
+        "assert before == (device.hash_source(model), "
+        "device.environment(device.pick_device('cpu')))\n"
+        "print(before[1]['commit'])"
+    )
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, encoding="utf-8")
+    assert re.fullmatch("[0-9a-f]{10}\n", done.stdout), done.stderr
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="sends a signal that Windows lacks")

@@ -82,6 +82,14 @@ def test_a_study_is_shown_from_the_platform_with_most_of_its_runs(tiny, study):
     store.append_records(store.EVIDENCE / "study.jsonl", lines)
     study("one", {"a": tiny, "b": replace(tiny, batch_size=256)}, seeds=3)
     assert seeds(study_rows("one")) == [[1, 2], [1]]
+    # Of two platforms with as many runs, the one on which a run was recorded last.
+    for batch_size in (64, 512):
+        newer = {**record, "recipe": {**record["recipe"], "batch_size": batch_size}}
+        lines = [{**newer, "torch": "2.10.0"}, {**newer, "torch": "2.9.1"}]
+        store.append_records(store.EVIDENCE / "study.jsonl", lines)
+    study("two", {"a": replace(tiny, batch_size=64)}, seeds=1)
+    assert study_rows("two")[0].records[0]["torch"] == "2.9.1"
+    study("three", {"a": tiny, "b": replace(tiny, batch_size=256)}, seeds=3)
     assert len(missing(["one"], HERE)) == 6  # none was made here
 
 
@@ -126,6 +134,12 @@ def test_a_study_on_a_dask_cluster_records_its_runs(output, study, monkeypatch):
         assert {run["test_size"] for run in load_records(output / "study.jsonl").values()} == {
             2_000
         }
+
+        with monkeypatch.context() as context:
+            context.setattr(torch, "__version__", "2.4.0+cpu")
+            refused = pytest.raises(RuntimeError, match="the workers have PyTorch .* has 2.4.0: ")
+            with refused:  # else their runs would be missing for ever
+                run_studies(["one"], device="cpu", scheduler=cluster.scheduler_address)
 
         def die(*_):  # as distributed reports a worker that died
             killed = pytest.importorskip("distributed").KilledWorker

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from conftest import ROOT
 from filelock import FileLock
 from hypothesis import HealthCheck, given, settings, strategies
 
@@ -160,14 +161,31 @@ def test_a_run_trains_even_if_nothing_can_be_written(
     assert len(record["history"]) == 2
     first, last = capsys.readouterr().err.splitlines()
     assert first.startswith("cannot write a checkpoint") and os.strerror(number) in first
+    assert first.endswith(": if the run is interrupted, it loses epoch 1 and later ones")
     assert last.startswith("the run was not recorded") and os.strerror(number) in last
 
 
-def test_the_results_variable_moves_what_you_run_and_not_the_evidence(python):
-    code = "from src import store; print(store.OUTPUT); print(store.EVIDENCE);"
+def test_a_disk_that_fills_during_a_run_is_reported_once(output, tiny, capsys, monkeypatch):
+    save_state = store.save_state
+
+    def fail_after_the_first(state, path):
+        if len(state["history"]) > 1:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        save_state(state, path)
+
+    monkeypatch.setattr(store, "save_state", fail_after_the_first)
+    run(replace(tiny, epochs=3), progress=False, file=None)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith(": if the run is interrupted, it loses epoch 2 and later ones")
+
+
+def test_variables_move_data_and_what_you_run_and_not_the_evidence(python, tmp_path):
+    code = "from src import data, store; print(store.OUTPUT, store.EVIDENCE, data.ROOT, sep='\\n');"
     code += "from src.experiments import load_model; load_model()"
-    done = python("-c", code, MNIST_RESULTS="~/mnist-results-of-a-test")
+    variables = {"MNIST_RESULTS": "~/mnist-results-of-a-test", "MNIST_ROOT": "somewhere"}
+    done = python("-c", code, **variables)
     assert done.returncode == 0, done.stderr
-    output, evidence = done.stdout.splitlines()
-    assert Path(output) == Path.home() / "mnist-results-of-a-test"
-    assert Path(evidence) == Path(store.__file__).parent.parent / "results"
+    output, evidence, root = map(Path, done.stdout.splitlines())
+    assert output == Path.home() / "mnist-results-of-a-test"
+    assert evidence == ROOT / "results"
+    assert root == ROOT / "somewhere"  # wherever Python runs

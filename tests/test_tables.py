@@ -10,7 +10,7 @@ import pytest
 from conftest import ROOT, history
 
 from src import store
-from src.evidence import tables
+from src.evidence import pictures, tables
 from src.evidence.report import study_table
 from src.evidence.rows import load_rows, study_rows
 from src.evidence.studies import STUDIES, Study
@@ -107,13 +107,24 @@ def test_a_study_compares_with_its_reference(evidence, monkeypatch):
         assert gains == pytest.approx(expected)
 
 
-def test_settings_are_shown_as_they_are():
+def test_settings_are_shown_as_they_are(monkeypatch):
     recipe = replace(
         AUGMENTATION, ema_decay=0.12345678, optimizer_args={"lr": 1.1e-5, "weight_decay": 0.1}
     )
-    shown = tables._setting(recipe.optimizer_args), tables._setting(recipe.ema_decay)
-    assert shown == ("lr 1.1e-05, weight_decay 0.1", "0.12345678")
-    assert tables._setting(recipe.augmentation["translate"]) == "(1/28, 1/28)"
+    monkeypatch.setattr(tables, "STEPS", {"one": recipe})
+    rows = tables.hyperparameters({}).splitlines()
+    assert "| optimizer_args | lr 1.1e-05, weight_decay 0.1 |" in rows
+    assert "| ema_decay | 0.12345678 |" in rows
+    (augmentation,) = [row for row in rows if row.startswith("| augmentation |")]
+    assert "translate (1/28, 1/28), scale (0.9, 1.1)" in augmentation
+
+
+def test_tables_and_pictures_without_runs_are_empty(evidence):
+    rows = load_rows()
+    assert "| basic | – | – | – |" in tables.steps_table(rows)
+    results = tables.results_table(rows)
+    assert "| **–** | **–** |" in results and ": m" not in results.partition("---")[2]
+    assert len(pictures.steps(rows).axes[0].lines) == 1  # that of the target
 
 
 @cache

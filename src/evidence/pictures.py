@@ -30,13 +30,15 @@ def steps(rows: Rows) -> Figure:
     """
     figure, (whole, end) = plt.subplots(1, 2, figsize=(9.6, 4.2))
     below = []
+    lengths = [len(history) for step in STEPS for history in rows[step][step].histories]
+    count = max(lengths, default=1)
+    epochs, first = range(1, count + 1), max(1, count - 7)
     for number, (step, colour) in enumerate(zip(STEPS, (LIGHT_GREY, BLUE, RED)), 1):
         histories = rows[step][step].histories
-        accuracies = [[epoch["test_accuracy"] for epoch in history] for history in histories]
-        values = np.array(accuracies)
-        seeds, count = values.shape
-        epochs, first = range(1, count + 1), max(1, count - 7)
-        name = f"step {number}"
+        if not histories:
+            continue
+        values = np.array([[epoch["test_accuracy"] for epoch in history] for history in histories])
+        name, seeds = f"step {number}", len(values)
         label = f"{name}: {mean(values[:, -1].tolist()):.2f} % ({seeds} seeds)"
         whole.fill_between(epochs, values.min(0), values.max(0), color=colour, alpha=0.25, lw=0)
         end.plot(epochs, values.T, color=colour, lw=0.9, alpha=min(0.5, 20 / seeds))
@@ -162,8 +164,8 @@ def _worth(
     figure, axes = plt.subplots(figsize=(9.6, 4.6))
     quantities = [int(label.replace(",", "")) for label in accuracies]
     for quantity, values in zip(quantities, accuracies.values(), strict=True):
-        places = [quantity * 1.012**offset for offset in _stack(values)]
-        axes.plot(places, values, "o", ms=5, mfc="none", mec=BLUE)
+        positions = [quantity * 1.012**offset for offset in _stack(values)]
+        axes.plot(positions, values, "o", ms=5, mfc="none", mec=BLUE)
     axes.plot([], [], "o", ms=5, mfc="none", mec=BLUE, label="ours, one seed")
     means = [mean(values) for values in accuracies.values()]
     axes.plot(quantities, means, "-_", color=RED, ms=14, mew=2.5, label="ours, mean of the seeds")
@@ -171,8 +173,8 @@ def _worth(
         axes.plot(*zip(*claims), "x", color="black", ms=6, mew=1.5, label="others, as listed")
     for number, claim in enumerate(claims, 1):
         axes.annotate(str(number), claim, (5, 4), textcoords="offset points", fontsize=9)
-    every = [*quantities, *(quantity for quantity, _ in claims)]
-    limits = 0.85 * min(every), 1.18 * max(every)
+    shown = [*quantities, *(quantity for quantity, _ in claims)]
+    limits = 0.85 * min(shown), 1.18 * max(shown)
     axes.set(xlabel=xlabel, ylabel=ylabel, xscale="log", xlim=limits)
     axes.set_xticks(quantities, list(accuracies))
     axes.xaxis.set_minor_locator(NullLocator())

@@ -36,7 +36,10 @@ class Row:
 
 
 def study_rows(name: str) -> list[Row]:
-    """The rows of a study, all from one platform: the one on which most of its runs were made."""
+    """The rows of a study, all from one platform: the one on which most of its runs were made.
+
+    Of two platforms with as many runs, it is the one on which a run was recorded last.
+    """
     study = STUDIES[name]
     runs = _recorded_runs(name)
     rows = {label: _summarize(label, records) for label, records in runs.items()}
@@ -69,9 +72,10 @@ def _recorded_runs(name: str) -> dict[str, list[dict]]:
     """The records of a study on one platform, for each label in the order of the seeds."""
     study = STUDIES[name]
     records = load_study_records()
-    platforms = sorted({store.platform(record) for record in records.values()})
+    newest_first = reversed(records.values())
+    platforms = dict.fromkeys(store.platform(record) for record in newest_first)
     best = {label: [] for label in study.experiments}
-    for platform in platforms:
+    for platform in platforms:  # of two with as many runs, the one that was used last
         candidate = {
             label: _find(records, experiment, study.seeds, platform)
             for label, experiment in study.experiments.items()

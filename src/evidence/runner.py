@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from threading import RLock
+from typing import TYPE_CHECKING
 
 import torch
 from joblib import Parallel, delayed, parallel_config
@@ -19,6 +20,9 @@ from ..recipes import Experiment
 from ..training import DivergenceError
 from .rows import load_study_records
 from .studies import STUDIES
+
+if TYPE_CHECKING:
+    import distributed
 
 
 def missing(
@@ -41,12 +45,12 @@ def missing(
 
 
 def progress_table(names: Iterable[str], device: torch.device) -> str:
-    """How many runs of each study are recorded for this device, and the study's question."""
+    """How many runs of each study are recorded, as `missing` counts, and the study's question."""
     lines = []
     for name in names:
         total = len(STUDIES[name].runs())
-        done = total - len(missing([name], device))
-        lines.append(f"{name:28} {done:3} of {total:3} runs   {STUDIES[name].question}")
+        recorded = total - len(missing([name], device))
+        lines.append(f"{name:28} {recorded:3} of {total:3} runs   {STUDIES[name].question}")
     return "\n".join(lines)
 
 
@@ -61,15 +65,15 @@ def run_studies(
 
     `jobs` runs at a time, each in its own process with one thread: by default one per core, or one
     on an accelerator. With the address of a Dask `scheduler`, as many as its cluster has workers.
-    Raises RuntimeError if no such cluster answers, if its workers have several threads, or if a
-    worker dies.
+    Raises RuntimeError if no such cluster answers, if its workers have several threads or another
+    version of PyTorch, or if a worker dies.
     """
-    chosen = pick_device(device)
-    runs = missing(names, chosen, seeds)
-    jobs = jobs or (-1 if chosen.type == "cpu" else 1)
+    torch_device = pick_device(device)
+    runs = missing(names, torch_device, seeds)
+    jobs = jobs or (-1 if torch_device.type == "cpu" else 1)
     path = store.OUTPUT / "study.jsonl"
     with _backend(scheduler, jobs):
-        tasks = (delayed(_run)(experiment, seed, str(chosen)) for experiment, seed in runs)
+        tasks = (delayed(_run)(experiment, seed, str(torch_device)) for experiment, seed in runs)
         records = Parallel(return_as="generator_unordered")(tasks)
         for record in tqdm(records, total=len(runs), unit="run", smoothing=0):
             # A worker on another machine has recorded its run there.
@@ -92,15 +96,28 @@ def _backend(scheduler: str | None, jobs: int) -> Iterator[None]:
         raise RuntimeError(f"no Dask scheduler answers at {scheduler!r}: {error}") from error
     try:
         with client:
-            threads = client.nthreads().values()
-            if any(count > 1 for count in threads):  # they would share PyTorch's generator
-                raise RuntimeError("each run needs its own process: dask worker --nthreads 1")
+            _check_workers(client)
             with parallel_config("dask", client=client):
                 yield
     except KilledWorker as error:
         raise RuntimeError(
             f"a Dask worker died; run the command again to resume: {error}"
         ) from error
+
+
+def _check_workers(client: "distributed.Client") -> None:
+    """Raise RuntimeError if runs of these workers would not count, or would disturb each other."""
+    if any(count > 1 for count in client.nthreads().values()):  # PyTorch's generator is shared
+        raise RuntimeError("each run needs its own process: dask worker --nthreads 1")
+    here = _torch_version()
+    others = set(client.run(_torch_version).values()) - {here}
+    if others:
+        fault = f"the workers have PyTorch {', '.join(sorted(others))}, this machine has {here}"
+        raise RuntimeError(f"{fault}: a study needs one version")
+
+
+def _torch_version() -> str:
+    return str(torch.__version__).partition("+")[0]
 
 
 def _run(experiment: Experiment, seed: int, device: str) -> dict:

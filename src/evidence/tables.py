@@ -145,21 +145,16 @@ def results_table(rows: Rows) -> str:
     lines = []
     for number, (step, experiment) in enumerate(STEPS.items(), 1):
         ours, original = rows[step][step], rows["original"][step]
-        if TARGETS[step]:
-            target = f"{TARGETS[step]:.2f} %"
-            met = mean(ours.last) >= TARGETS[step]
-        else:
-            target = "every seed consistent"
-            met = ours.consistent == len(ours.records)
+        consistent, *interval = format_consistent(ours).split(" (")
         count = len(original.records)
         note = "" if original.all_train else f" ({len(original.histories)} of {count} train)"
         lines.append(
             [
                 f"{number}: [{step}](Notebooks/MNIST_{step}.ipynb)",
                 f"**{format_mean(ours.last)}**",
-                f"**{format_consistent(ours).replace(' (', '** (')}",
+                " (".join([f"**{consistent}**", *interval]),
                 f"{count_parameters(build_model(experiment)):,}",
-                f"{target}: {'met' if met else 'missed'}",
+                _format_target(TARGETS[step], ours),
                 f"{REPORTED[step]:.2f}",
                 f"{format_mean(original.last)}{note}; {original.consistent} of {count} consistent",
             ]
@@ -167,6 +162,19 @@ def results_table(rows: Rows) -> str:
     header = ["step", "test accuracy (%)", "consistent seeds", "parameters", "target"]
     header += ["the original: reported (%)", "reproduced (%)"]
     return markdown_table(header, lines)
+
+
+def _format_target(target: float | None, row: Row) -> str:
+    """A step's target, and whether its runs meet it."""
+    if target is None:
+        text = "every seed consistent"
+        met = row.consistent == len(row.records)
+    else:
+        text = f"{target:.2f} %"
+        met = bool(row.last) and mean(row.last) >= target
+    if not row.records:
+        return text
+    return f"{text}: {'met' if met else 'missed'}"
 
 
 def hyperparameters(_: Rows) -> str:
@@ -183,10 +191,16 @@ def _setting(value: object) -> str:
     if isinstance(value, tuple):
         return f"({', '.join(map(_setting, value))})"
     if isinstance(value, float):
-        fraction = Fraction(value).limit_denominator(100)
-        is_fraction = len(str(value)) > 8 and float(fraction) == value
-        return str(fraction if is_fraction else value)
+        return _format_float(value)
     return "–" if value is None else str(value)
+
+
+def _format_float(value: float) -> str:
+    """As Python writes it, but 1/28 instead of 0.03571428571428571."""
+    fraction = Fraction(value).limit_denominator(100)
+    if len(str(value)) > 8 and float(fraction) == value:
+        return str(fraction)
+    return str(value)
 
 
 def load_claims() -> list[dict]:

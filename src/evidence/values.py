@@ -6,7 +6,7 @@ A sentence quotes one between two comments, which a reader of the page does not 
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from statistics import mean, stdev
 
 from .. import store
@@ -113,13 +113,12 @@ def _facts(rows: Rows) -> dict[str, str]:
     """What compares or combines several rows."""
     values = {}
     folds = rows["folds"]
-    if all(row.last for row in folds.values()):
-        per_seed = zip(*(row.last for row in folds.values()), strict=True)
+    if all(row.all_train for row in folds.values()):
         others = [row for label, row in folds.items() if label != "fold 6"]
         consistent = sum(row.consistent for row in others)
         runs = sum(len(row.records) for row in others)
         gap = mean(folds["fold 6"].last) - mean(mean(row.last) for row in others)
-        values["folds/all"] = format_mean([mean(accuracies) for accuracies in per_seed])
+        values["folds/all"] = format_mean(_means_over_folds(folds.values()))
         values["folds/others"] = f"{consistent} of {runs}"
         values["folds/gap"] = format_signed(gap)
     comparisons = {
@@ -139,6 +138,16 @@ def _facts(rows: Rows) -> dict[str, str]:
     hours = sum(record["seconds"] * record["threads"] for record in records) / 3600
     values["records"] = f"{len(records)}, {hours:.0f} core-hours"
     return values
+
+
+def _means_over_folds(folds: Iterable[Row]) -> list[float]:
+    """For each seed that was run on every fold, the mean of its last accuracies."""
+    by_fold = []
+    for row in folds:
+        seeds = [record["seed"] for record in row.records]
+        by_fold.append(dict(zip(seeds, row.last, strict=True)))
+    shared = set.intersection(*map(set, by_fold))
+    return [mean(accuracies[seed] for accuracies in by_fold) for seed in sorted(shared)]
 
 
 def _exercise_values() -> dict[str, str]:
