@@ -95,6 +95,22 @@ def test_writing_numbers_keeps_the_format_of_a_notebook(copy):
         assert path.read_bytes() == before
 
 
+def test_the_package_is_described_as_it_is():
+    package = report.ROOT / "src"
+    text = (package / "README.md").read_text(encoding="utf-8")
+    written = set(re.findall(r"`((?:\w+/)*\w+\.(?:py|js))`", text))
+    paths = [path for path in package.rglob("*.*") if path.suffix in (".py", ".js")]
+    for path in paths:
+        if path.name != "__init__.py":
+            assert path.name in {name.split("/")[-1] for name in written}, path
+    for name in written:
+        folders = report.ROOT, package, package / "demo", package / "evidence"
+        assert any((folder / name).exists() for folder in folders), name
+    code = "\n".join(path.read_text(encoding="utf-8") for path in paths)
+    for name in re.findall(r"`(?:\w+\.)?(\w{3,})`", text):  # functions, classes and tables
+        assert re.search(rf"\b{name}\b", code), name
+
+
 @pytest.mark.parametrize("path", TEXTS, **IDS)
 def test_links_and_pictures_resolve(path):
     targets = re.findall(r"(?:\]\(|href=\"|src=\")([^)\"\s]+)", TEXTS[path])
