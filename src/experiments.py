@@ -12,6 +12,7 @@ from contextlib import nullcontext, redirect_stdout
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -30,8 +31,6 @@ from .recipes import (
 from .training import DivergenceError, MovingAverage, Setup, fit, format_summary, predict
 
 TARGET = 99.4  # % accuracy: a run is consistent if each of its last five epochs reaches it
-SMOKE_TEST_SIZE = 2_000  # images to train on, and to test on; nothing is recorded
-
 
 # 98.66 ± 0.28 % of the test images after the last epoch, 0 of 10 seeds consistent
 BASIC = Experiment("basic", "BasicNet", normalized=False, optimizer_args={"lr": 0.005})
@@ -83,16 +82,16 @@ def run(
     DivergenceError if the loss is not finite, ValueError if the seed or the device is wrong.
     """
     started = time.perf_counter()
-    smoke_test = smoke_test_epochs()
-    if smoke_test:
-        experiment = replace(experiment, epochs=smoke_test)
+    reduction = find_reduction()
+    if reduction and reduction.epochs:
+        experiment = replace(experiment, epochs=reduction.epochs)
     setup = prepare(experiment, seed, device)
     record = _describe(experiment, seed, setup)
     checkpoint = store.Checkpoint(record, _conditions(record, setup))
     failure = None
     with nullcontext() if progress else redirect_stdout(io.StringIO()):
-        if smoke_test:
-            print(f"Smoke test: {SMOKE_TEST_SIZE:,} images, and nothing is recorded.")
+        if reduction:
+            print(f"{reduction.name}: {reduction.images:,} images, and nothing is recorded.")
         if fresh:
             checkpoint.remove()
         history = _resume(checkpoint, setup)
@@ -107,7 +106,7 @@ def run(
     record["seconds"] = earlier + time.perf_counter() - started
     record["finished"] = datetime.now(UTC).isoformat(timespec="seconds")
     recorded = True
-    if file is not None and not smoke_test:
+    if file is not None and not reduction:
         recorded = _save(file, experiment, record, setup.tested)
     if recorded:
         checkpoint.remove()
@@ -129,7 +128,8 @@ def prepare(experiment: Experiment, seed: int = 1, device: str | None = None) ->
     # With the channels of a pixel side by side, convolutions are faster; images with one channel
     # are the same in both orders.
     model = build_model(experiment).to(torch_device, memory_format=torch.channels_last)
-    limit = SMOKE_TEST_SIZE if smoke_test_epochs() else None
+    reduction = find_reduction()
+    limit = reduction.images if reduction else None
     data, test_data = load_mnist(experiment.split, torch_device, limit)
     shuffle = torch.Generator().manual_seed(seed)
     augment = build_augmentation(experiment)
@@ -155,12 +155,29 @@ def _check_seed(seed: object) -> int:
     return number
 
 
-def smoke_test_epochs() -> int:
-    """The epochs of a smoke test: the environment variable MNIST_REDUCED; 0 if it is unset."""
+class Reduction(NamedTuple):
+    """How runs are shortened. Nothing that is shortened is recorded."""
+
+    name: str
+    images: int  # to train on, and to test on
+    epochs: int | None = None  # None: those of the recipe
+
+
+def find_reduction() -> Reduction | None:
+    """What the environment variable MNIST_REDUCED asks for; None if it is unset, or 0.
+
+    A number of epochs is a smoke test; "classroom" is a whole run on fewer images, which shows in
+    less than a minute what the parts of a recipe do. Raises ValueError for anything else.
+    """
     text = os.environ.get("MNIST_REDUCED") or "0"
+    if text == "classroom":
+        return Reduction("Classroom run", images=5_000)
     if not text.isdecimal():
-        raise ValueError(f"MNIST_REDUCED must be a number of epochs, or 0; got {text!r}")
-    return int(text)
+        rule = "must be a number of epochs, 'classroom', or 0"
+        raise ValueError(f"MNIST_REDUCED {rule}; got {text!r}")
+    if int(text) == 0:
+        return None
+    return Reduction("Smoke test", images=2_000, epochs=int(text))
 
 
 def _describe(experiment: Experiment, seed: int, setup: Setup) -> dict:

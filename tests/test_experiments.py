@@ -106,6 +106,20 @@ def test_a_smoke_test_saves_nothing_and_says_that_it_is_one(smoke, output, capsy
     assert capsys.readouterr().out.startswith("Smoke test: 2,000 images, and nothing is recorded.")
 
 
+def test_a_classroom_run_has_all_epochs_and_fewer_images(output, capsys, monkeypatch):
+    monkeypatch.setenv("MNIST_REDUCED", "classroom")
+    _, record = run(replace(BASIC, epochs=2))
+    assert capsys.readouterr().out.startswith("Classroom run: 5,000 images, and nothing is rec")
+    assert record["train_size"] == record["test_size"] == 5_000 and len(record["history"]) == 2
+    assert not any(path.is_file() for path in output.rglob("*"))
+
+
+def test_another_reduction_is_refused(monkeypatch):
+    monkeypatch.setenv("MNIST_REDUCED", "lesson")
+    with pytest.raises(ValueError, match="a number of epochs, 'classroom', or 0; got 'lesson'"):
+        run(BASIC)
+
+
 def test_every_published_record_names_a_clean_commit():
     for name in ("runs.jsonl", "study.jsonl"):
         for record in load_records(store.EVIDENCE / name).values():

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from .. import data, store
 from ..device import configure, environment, pick_device
-from ..experiments import STEPS, prepare, smoke_test_epochs
+from ..experiments import STEPS, find_reduction, prepare
 from ..recipes import Experiment
 from ..training import test, train
 from . import usual_pipeline
@@ -60,10 +60,10 @@ def benchmark(
     """Measure both pipelines of these steps, `turns` times each.
 
     A `quick` benchmark uses a tenth of the images; any other one of all steps is recorded in
-    `bench.json` in `store.OUTPUT`. Raises ValueError in a smoke test, in which only our pipeline
-    would have fewer images.
+    `bench.json` in `store.OUTPUT`. Raises ValueError if MNIST_REDUCED is set: only our
+    pipeline would have fewer images.
     """
-    if smoke_test_epochs():
+    if find_reduction():
         raise ValueError("MNIST_REDUCED is set: unset it, or the two pipelines measure unlike work")
     torch_device = pick_device(device)
     configure()

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from .. import store
 from ..device import environment, one_thread, pick_device
-from ..experiments import run, smoke_test_epochs
+from ..experiments import find_reduction, run
 from ..recipes import Experiment
 from ..training import DivergenceError
 from .rows import load_study_records
@@ -77,7 +77,7 @@ def run_studies(
         records = Parallel(return_as="generator_unordered")(tasks)
         for record in tqdm(records, total=len(runs), unit="run", smoothing=0):
             # A worker on another machine has recorded its run there.
-            if not smoke_test_epochs() and store.record_key(record) not in store.load_records(path):
+            if not find_reduction() and store.record_key(record) not in store.load_records(path):
                 store.append_records(path, [record])
 
 
