@@ -171,7 +171,7 @@ def find_reduction() -> Reduction | None:
     """
     text = os.environ.get("MNIST_REDUCED") or "0"
     if text == "classroom":
-        return Reduction("Classroom run", images=5_000)
+        return Reduction("Classroom run", images=8_000)
     if not text.isdecimal():
         rule = "must be a number of epochs, 'classroom', or 0"
         raise ValueError(f"MNIST_REDUCED {rule}; got {text!r}")

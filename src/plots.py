@@ -1,6 +1,6 @@
 """Figures of images, networks and runs, from tensors and histories.
 
-Every function returns a new figure; none reads a file or knows an experiment.
+Every function but `show` returns a new figure; none reads a file or knows an experiment.
 """
 
 import math
@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import torch
+import torch.nn.functional as F
+from IPython.display import Markdown, display
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
@@ -51,6 +53,69 @@ def digits(
     if limits != (0, 1):
         figure.colorbar(drawn, ax=grid, aspect=8, label="pixel value")
     return figure
+
+
+def show(figure: Figure, caption: str) -> None:
+    """Display a figure in a notebook, with a sentence under it for those who do not see it."""
+    display(figure, metadata={"image/png": {"alt": caption}})
+    display(Markdown(f"*{caption}*"))
+    plt.close(figure)  # or Jupyter displays it once more
+
+
+@torch.no_grad()
+def convolution(
+    image: torch.Tensor, weights: torch.Tensor, positions: Sequence[tuple[int, int]]
+) -> Figure:
+    """One filter by hand: pixels times weights at two positions, and their sums in the map.
+
+    `image` has shape (1, 28, 28), `weights` (3, 3); a position is the row and the column of the
+    filter's upper left corner. The map is drawn after ReLU.
+    """
+    sums = F.conv2d(image[None], weights[None, None])[0, 0].cpu()
+    rows = [["image", f"pixels {i}", f"weights {i}", f"products {i}", "map"] for i in range(2)]
+    figure, panels = plt.subplot_mosaic(rows, figsize=(9.6, 3.8), width_ratios=[2, 1, 1, 1, 2])
+    panels["image"].imshow(image[0].cpu().numpy(), cmap="gray_r", vmin=0, vmax=1)
+    panels["image"].set_title("image")
+    panels["map"].imshow(sums.clamp(min=0).numpy(), cmap="gray_r")
+    panels["map"].set_title("map, after ReLU")
+    limit = float(weights.abs().max())
+    for number, ((row, column), colour) in enumerate(zip(positions, (RED, BLUE), strict=True)):
+        pixels = image[0, row : row + 3, column : column + 3]
+        total = float(sums[row, column])
+        _draw_numbers(panels[f"pixels {number}"], pixels, "gray_r", (0, 1))
+        _draw_numbers(panels[f"weights {number}"], weights, "RdBu_r", (-limit, limit))
+        _draw_numbers(panels[f"products {number}"], pixels * weights, "RdBu_r", (-limit, limit))
+        text = f"sum {total:.2f}" if total > 0 else f"sum −{-total:.2f}; ReLU: 0"
+        panels[f"products {number}"].set_xlabel(text, color=colour)
+        _draw_box(panels["image"], (row, column), 3, colour)
+        _draw_box(panels["map"], (row, column), 1, colour)
+        panels[f"pixels {number}"].spines[:].set(color=colour, linewidth=2)
+    for name, title in (("pixels", "pixels"), ("weights", "× weights"), ("products", "= products")):
+        panels[f"{name} 0"].set_title(title)
+    for axes in panels.values():
+        axes.set(xticks=[], yticks=[])
+        axes.grid(visible=False)
+        axes.spines[:].set_visible(True)
+    return figure
+
+
+def _draw_numbers(axes: Axes, values: torch.Tensor, cmap: str, limits: tuple[float, float]) -> None:
+    """A small matrix as colours, with its numbers."""
+    low, high = limits
+    axes.imshow(values.cpu().numpy(), cmap=cmap, vmin=low, vmax=high)
+    for row, line in enumerate(values.tolist()):
+        for column, value in enumerate(line):
+            dark = abs(value) > 0.6 * high
+            style = {"color": "white" if dark else "black", "fontsize": 8}
+            text = f"{value:.2f}" if abs(value) >= 0.005 else "0.00"
+            axes.text(column, row, text.replace("-", "−"), ha="center", va="center", **style)
+
+
+def _draw_box(axes: Axes, corner: tuple[int, int], size: int, colour: str) -> None:
+    """A frame around `size` × `size` pixels, from the one in this row and column."""
+    row, column = corner
+    box = (column - 0.5, row - 0.5), size, size
+    axes.add_patch(plt.Rectangle(*box, fill=False, edgecolor=colour, linewidth=2))
 
 
 @torch.no_grad()

@@ -52,6 +52,15 @@ def test_only_publishing_changes_the_evidence(tiny, output, evidence, monkeypatc
     assert len(load_records(output / "runs.jsonl")) == 3
 
 
+def test_only_the_newest_run_of_a_step_is_published(tiny, output, evidence, monkeypatch):
+    monkeypatch.setitem(STEPS, "basic", tiny)
+    _, record = run(tiny, progress=False)
+    store.append_records(output / "runs.jsonl", [{**record, "torch": "2.9.1"}])
+    report.publish()
+    (published,) = load_records(evidence / "runs.jsonl").values()
+    assert published["torch"] == "2.9.1"
+
+
 def test_a_run_of_a_step_that_diverges_is_recorded_and_not_published(
     tiny, output, evidence, monkeypatch
 ):
@@ -109,8 +118,8 @@ def test_a_smoke_test_saves_nothing_and_says_that_it_is_one(smoke, output, capsy
 def test_a_classroom_run_has_all_epochs_and_fewer_images(output, capsys, monkeypatch):
     monkeypatch.setenv("MNIST_REDUCED", "classroom")
     _, record = run(replace(BASIC, epochs=2))
-    assert capsys.readouterr().out.startswith("Classroom run: 5,000 images, and nothing is rec")
-    assert record["train_size"] == record["test_size"] == 5_000 and len(record["history"]) == 2
+    assert capsys.readouterr().out.startswith("Classroom run: 8,000 images, and nothing is rec")
+    assert record["train_size"] == record["test_size"] == 8_000 and len(record["history"]) == 2
     assert not any(path.is_file() for path in output.rglob("*"))
 
 

@@ -94,10 +94,15 @@ def test_the_committed_notebook_is_one_clean_run(step):
     assert epochs == [str(epoch) for epoch in range(1, 16)]
     assert "\r" not in printed and "Smoke test" not in printed
     package = "\n".join(path.read_text(encoding="utf-8") for path in ROOT.glob("src/*.py"))
-    for output in outputs:  # the source that is shown is that of the package
-        shown = output.get("data", {}).get("text/markdown", "")
-        for part in shown.removeprefix("```python\n").removesuffix("```").split("\n\n\n"):
-            assert not shown.startswith("```python") or part.strip() in package
+    shown = [cell for cell in cells if "getsource, " in cell.source or "getsource(" in cell.source]
+    assert shown
+    for cell in shown:  # the source that is shown is that of the package
+        for part in cell.outputs[0].text.split("-" * 64)[0].split("\n\n\n"):
+            assert part.strip() in package
+    for output, following in zip(outputs, [*outputs[1:], {}]):  # each figure has its caption
+        if "image/png" in output.get("data", {}):
+            caption = output.metadata["image/png"]["alt"]
+            assert following.data["text/markdown"] == f"*{caption}*" and caption.endswith(".")
     tags = [cell.metadata.get("tags", []) for cell in cells]
     assert tags.count(["parameters"]) == 1  # where papermill puts its values
     # What Jupyter itself writes, so that opening the notebook does not change it.
@@ -135,11 +140,29 @@ def test_set_up_clones_from_the_address_in_the_form_once(tmp_path, git):
         assert output.text.strip().endswith(str(expected.resolve()))
 
 
+def find_answers(step):
+    """The folded answers to the three exercises of a notebook."""
+    text = "\n\n".join(cell.source for cell in read(step).cells)
+    pattern = r"<details><summary>Answer</summary>\n\n(.*?)\n\n</details>"
+    return re.findall(pattern, text, re.DOTALL)
+
+
 @pytest.mark.parametrize("number, step", list(enumerate(STEPS, 1)))
 def test_every_answer_quotes_what_its_exercise_reached(number, step):
-    text = read(step).cells[-1].source
-    pattern = r"<details><summary>Answer</summary>\n\n(.*?)\n\n</details>"
-    answers = re.findall(pattern, text, re.DOTALL)
-    assert len(answers) == 3
-    for exercise, answer in enumerate(answers, 1):
+    _, *answers = find_answers(step)
+    assert len(answers) == 2
+    for exercise, answer in enumerate(answers, 2):
         assert f"**<!-- exercise {number}.{exercise}/last -->" in answer
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_the_first_exercise_is_checked_by_its_cell(step, mnist, capsys):
+    imports, check = source(step)[1], source(step)[-1]
+    assert check.startswith("# Exercise 1: write the body, and run this cell.\ndef ")
+    solution = find_answers(step)[0].removeprefix("```python\n").removesuffix("```")
+    stub = re.search(r"^def .*?(?=\n\n\n)", check, re.MULTILINE | re.DOTALL)[0]
+    scope = {"train_images": mnist[0][0], "train_labels": mnist[0][1]}
+    exec(imports.removeprefix("%matplotlib inline\n"), scope)
+    for body, verdict in ((stub, "Not yet: "), (solution, "Right: ")):
+        exec(check.replace(stub, body), scope)
+        assert capsys.readouterr().out.splitlines()[-1].startswith(verdict)

@@ -70,7 +70,7 @@ def test_what_a_parameter_is_worth_is_drawn_at_its_number():
             "5,725": Row("5,725", [], [], [], [], 0),  # no run is recorded yet
         }
     }
-    claims = [{"parameters": 3_762, "accuracy": 99.52}]
+    claims = [{"parameters": 3_762, "last": 99.52, "best": 99.53}]
     (axes,) = pictures.parameters(rows, claims).axes
     points = {tuple(point) for line in axes.lines for point in line.get_xydata().tolist()}
     expected = {(1048, 98.0), (1048, 98.2), (1048, 98.1), (7946, 99.5), (3762, 99.52)}

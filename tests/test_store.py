@@ -130,6 +130,19 @@ def test_other_records_are_read_whatever_a_line_contains(path, line):
     assert 1 in seeds(path)
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="replaces a file that is open")
+def test_whoever_reads_a_file_while_it_is_replaced_sees_the_whole_old_one(path):
+    path.write_text("old", encoding="utf-8")
+    with open(path, encoding="utf-8") as reader:
+        with store.atomic_write(path) as temporary:
+            temporary.write_text("new", encoding="utf-8")
+        assert reader.read() == "old" and path.read_text(encoding="utf-8") == "new"
+    with pytest.raises(KeyError), store.atomic_write(path) as temporary:
+        temporary.write_text("half", encoding="utf-8")
+        raise KeyError
+    assert path.read_text(encoding="utf-8") == "new" and list(path.parent.iterdir()) == [path]
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="limits the size of files as POSIX does")
 @pytest.mark.parametrize("size", [1_000, 100_000])  # less and more than a buffer holds
 def test_a_full_disk_loses_no_record(size, path, python):

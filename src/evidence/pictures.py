@@ -144,9 +144,12 @@ def epochs(rows: Rows) -> Figure:
 
 
 def parameters(rows: Rows, claims: Sequence[Mapping]) -> Figure:
-    """What a parameter is worth: the last accuracy over the number, beside results of others."""
+    """What a parameter is worth: the last accuracy over the number, beside results of others.
+
+    Of a result without a last accuracy, the best one is drawn.
+    """
     samples = {row.label: row.last for row in rows["parameters"].values() if row.all_train}
-    points = [(claim["parameters"], claim["accuracy"]) for claim in claims]
+    points = [(claim["parameters"], claim["last"] or claim["best"]) for claim in claims]
     return _worth(samples, "parameters", "test accuracy after the last epoch (%)", points)
 
 
@@ -159,7 +162,8 @@ def _worth(
     """Accuracy in % over a quantity, on a logarithmic axis: every seed, and the means.
 
     `accuracies`: those of the seeds, by the quantity as a label such as "7,946"; equal ones lie
-    side by side. `claims`: results of others, each a quantity and an accuracy, numbered from 1.
+    side by side. `claims`: results of others, each a quantity and an accuracy, numbered from 1
+    where there is room.
     """
     figure, axes = plt.subplots(figsize=(9.6, 4.6))
     quantities = [int(label.replace(",", "")) for label in accuracies]
@@ -171,8 +175,17 @@ def _worth(
     axes.plot(quantities, means, "-_", color=RED, ms=14, mew=2.5, label="ours, mean of the seeds")
     if claims:
         axes.plot(*zip(*claims), "x", color="black", ms=6, mew=1.5, label="others, as listed")
-    for number, claim in enumerate(claims, 1):
-        axes.annotate(str(number), claim, (5, 4), textcoords="offset points", fontsize=9)
+    numbered = []
+    for number, (quantity, accuracy) in enumerate(claims, 1):
+        near = [
+            other
+            for other in numbered
+            if abs(math.log(other[0] / quantity)) < 0.09 and abs(other[1] - accuracy) < 0.05
+        ]
+        if not near:  # numbers that would hide each other are left out
+            position = quantity, accuracy
+            axes.annotate(str(number), position, (5, 4), textcoords="offset points", fontsize=9)
+            numbered.append(position)
     shown = [*quantities, *(quantity for quantity, _ in claims)]
     limits = 0.85 * min(shown), 1.18 * max(shown)
     axes.set(xlabel=xlabel, ylabel=ylabel, xscale="log", xlim=limits)

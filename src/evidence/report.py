@@ -49,6 +49,7 @@ SWEEPS = [name for name in STUDIES if name not in (*STEPS, *UNFINISHED)]
 TABLES: dict[Path, dict[str, Callable[[Rows], str]]] = {
     README: {
         "results": tables.results_table,
+        "original results": tables.original_results_table,
         "hyperparameters": tables.hyperparameters,
         "architecture": tables.architecture,
         "log": log_of_step_3,

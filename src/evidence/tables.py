@@ -141,13 +141,11 @@ def resolution_table(rows: Rows) -> str:
 
 
 def results_table(rows: Rows) -> str:
-    """What the steps reach over their seeds, and what the original series did."""
+    """What the steps reach over their seeds."""
     lines = []
     for number, (step, experiment) in enumerate(STEPS.items(), 1):
-        ours, original = rows[step][step], rows["original"][step]
+        ours = rows[step][step]
         consistent, *interval = format_consistent(ours).split(" (")
-        count = len(original.records)
-        note = "" if original.all_train else f" ({len(original.histories)} of {count} train)"
         lines.append(
             [
                 f"{number}: [{step}](Notebooks/MNIST_{step}.ipynb)",
@@ -155,12 +153,21 @@ def results_table(rows: Rows) -> str:
                 " (".join([f"**{consistent}**", *interval]),
                 f"{count_parameters(build_model(experiment)):,}",
                 _format_target(TARGETS[step], ours),
-                f"{REPORTED[step]:.2f}",
-                f"{format_mean(original.last)}{note}; {original.consistent} of {count} consistent",
             ]
         )
     header = ["step", "test accuracy (%)", "consistent seeds", "parameters", "target"]
-    header += ["the original: reported (%)", "reproduced (%)"]
+    return markdown_table(header, lines)
+
+
+def original_results_table(rows: Rows) -> str:
+    """What the original series reports, and what its recipes reach over our seeds."""
+    lines = []
+    for number, (step, row) in enumerate(rows["original"].items(), 1):
+        note = "" if row.all_train else f" ({len(row.histories)} of {len(row.records)} seeds learn)"
+        accuracy = f"{format_mean(row.last)}{note}"
+        consistent = f"{row.consistent} of {len(row.records)}"
+        lines.append([number, f"{REPORTED[step]:.2f}", accuracy, consistent])
+    header = ["step", "reported (%)", "reproduced (%)", "consistent seeds"]
     return markdown_table(header, lines)
 
 
@@ -204,19 +211,26 @@ def _format_float(value: float) -> str:
 
 
 def load_claims() -> list[dict]:
-    """What others published, each read in their `file`: accuracy in % on the test images."""
+    """What others published, each read in their `file`: accuracies in % on the test images.
+
+    `last` is that of the last epoch, `best` the highest of all epochs, `lowest` the lowest of the
+    last five epochs; None stands for what the file does not say.
+    """
     return json.loads((store.EVIDENCE / "claims.json").read_text(encoding="utf-8"))
 
 
 def claims_table(_: Rows) -> str:
     """The results of others, numbered as in the picture."""
-    header = ["", "repository, file", "parameters", "accuracy (%)", "what it is"]
+    header = ["", "repository, file", "parameters", "last epoch (%)", "best epoch (%)"]
+    header += ["lowest of the last five epochs (%)", "epochs", "seeds", ""]
     lines = []
     for number, claim in enumerate(load_claims(), 1):
         name = claim["repository"]
         source = f"[{name}](https://github.com/{name}), {claim['file']}"
-        accuracy = f"{claim['accuracy']:.2f}"
-        lines.append([number, source, f"{claim['parameters']:,}", accuracy, claim["note"]])
+        accuracies = [claim[measure] for measure in ("last", "best", "lowest")]
+        texts = ["–" if value is None else f"{value:.2f}" for value in accuracies]
+        rest = [claim["epochs"] or "–", claim["seeds"], claim["note"]]
+        lines.append([number, source, f"{claim['parameters']:,}", *texts, *rest])
     return markdown_table(header, lines)
 
 
