@@ -174,6 +174,18 @@ def test_an_altered_page_is_not_current(part, tmp_path, monkeypatch):
     assert not build_page.is_current({}, [])
 
 
+@pytest.mark.parametrize("layer", [torch.nn.LeakyReLU(), torch.nn.Dropout()], ids=str)
+def test_a_layer_that_the_page_cannot_compute_is_refused(layer, monkeypatch):
+    model = load_page_model()
+    if isinstance(layer, torch.nn.LeakyReLU):
+        model.features[0][1] = layer
+    else:
+        model.features.append(layer)
+    monkeypatch.setattr(build_page, "load_model", lambda weights: model)
+    with pytest.raises(ValueError, match="^page/network.js cannot compute "):
+        layers_and_weights()
+
+
 @pytest.fixture(scope="module")
 def browser():
     if not BROWSER:

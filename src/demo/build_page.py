@@ -14,12 +14,13 @@ from torch import nn
 
 from ..data import FOLD, MEAN, ROOT, STD, read_mnist
 from ..experiments import load_model
-from ..models import AugmentedNet, count_parameters
+from ..models import count_parameters
 from ..store import EVIDENCE, atomic_write
 
 PARTS = Path(__file__).parent / "page"
 PAGE = Path(__file__).parent.parent.parent / "docs" / "index.html"
 WEIGHTS = EVIDENCE / "augmentation.pt"
+BLOCK = [nn.Conv2d, nn.ReLU, nn.BatchNorm2d]  # what network.js computes as one step
 
 
 def make(numbers: Mapping[str, str], misread: Sequence[int]) -> str:
@@ -41,7 +42,8 @@ def make(numbers: Mapping[str, str], misread: Sequence[int]) -> str:
         "random": len(random),
     }
     texts = {path.name: path.read_text(encoding="utf-8").strip() for path in PARTS.glob("*.*")}
-    texts |= {**numbers, "parameters": f"{count_parameters(AugmentedNet()):,}"}
+    parameters = sum(layer.get("parameters", 0) for layer in layers)
+    texts |= {**numbers, "parameters": f"{parameters:,}"}
     texts["data"] = json.dumps(data)
     text = re.sub(r"{{([\w.]+)}}", lambda match: texts[match[1]], texts["index.html"]) + "\n"
     return text.replace("POLICY", content_policy(text))
@@ -97,7 +99,7 @@ def layers_and_weights() -> tuple[list[dict], np.ndarray]:
     model = load_model(weights=WEIGHTS)
     layers, weights, size = [], [], 28
     for part in [*model.features, model.classifier]:
-        if isinstance(part, nn.Sequential):
+        if isinstance(part, nn.Sequential) and [*map(type, part)] == BLOCK:
             convolution, _, norm = part
             gamma, beta, mean, var = (
                 value.detach().double().numpy()
@@ -116,7 +118,7 @@ def layers_and_weights() -> tuple[list[dict], np.ndarray]:
             size //= 2
             layers.append({"type": "max pool"})
         elif not isinstance(part, (nn.AdaptiveAvgPool2d, nn.Linear)):
-            raise ValueError(f"network.js does not know the layer {part}")
+            raise ValueError(f"page/network.js cannot compute {part}")
     layers.append({"type": "average and linear", "parameters": count_parameters(model.classifier)})
     weights += [model.classifier.weight.detach().numpy(), model.classifier.bias.detach().numpy()]
     return layers, np.concatenate([weight.ravel() for weight in weights]).astype(np.float32)

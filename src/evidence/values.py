@@ -189,7 +189,8 @@ def fill_in(text: str, values: Mapping[str, str]) -> str:
     def replace(quoted: re.Match) -> str:
         name = quoted["name"]
         if name not in values:
-            raise ValueError(f"a sentence quotes {name!r}, which is no measured value")
+            fault = f"a sentence quotes {name!r}, which is no measured value"
+            raise ValueError(f"{fault}: are there runs of it? See python -m src study --list")
         return f"<!-- {name} -->{values[name]}<!-- -->"
 
     return _QUOTED.sub(replace, text)
