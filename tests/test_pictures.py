@@ -62,6 +62,22 @@ def test_the_steps_over_their_seeds():
     assert names[:2] == ["step 1: 98.60 % (2 seeds)", "step 2: 99.50 % (2 seeds)"]
 
 
+def test_the_curve_of_consistency_counts_the_seeds_at_or_above_each_accuracy():
+    originals = {step: row(step, [99.1]) for step in STEPS}
+    rows = {
+        "regularization": {"regularization": row("regularization", [99.5, 99.3, 99.4, 99.4])},
+        "augmentation": {"augmentation": row("augmentation", [])},  # no run is recorded yet
+        "original": originals,
+    }
+    (axes,) = pictures.consistency(rows).axes
+    curve = axes.lines[0]
+    assert curve.get_label() == "step 2 (4 seeds)" and curve.get_drawstyle() == "steps-pre"
+    for accuracy, share in ((99.2, 100), (99.3, 100), (99.35, 75), (99.4, 75), (99.45, 25)):
+        index = np.searchsorted(curve.get_xdata(), accuracy)  # the step that ends there
+        assert curve.get_ydata()[index] == share
+    assert len(axes.lines) == 4  # with that of the target
+
+
 def test_what_a_parameter_is_worth_is_drawn_at_its_number():
     rows = {
         "parameters": {

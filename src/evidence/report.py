@@ -87,7 +87,10 @@ def _study_picture(name: str) -> Picture:
 # The pictures in images/, without their ".png".
 PICTURES: dict[str, Picture] = {
     "steps": Picture(pictures.steps, lambda rows: _study_records(rows, *STEPS)),
-    "lowest": Picture(pictures.lowest, lambda rows: _study_records(rows, "augmentation")),
+    "consistency": Picture(
+        draw=pictures.consistency,
+        records=lambda rows: _study_records(rows, "regularization", "augmentation", "original"),
+    ),
     "augmentation": Picture(
         draw=lambda _: plots.curves(seed1_record("augmentation")["history"]),
         records=lambda _: seed1_record("augmentation"),
