@@ -154,8 +154,8 @@ function widenStrokes(ink, width, height) {
   let outline = 0;
   for (let y = 1; y < height + 2; y++)
     for (let x = 1; x < wide; x++) {
-      const k = y * wide + x;
-      outline += Math.hypot(mask[k] - mask[k - wide], mask[k] - mask[k - 1]);
+      const k = y * wide + x, down = mask[k] - mask[k - wide], right = mask[k] - mask[k - 1];
+      outline += Math.sqrt(down * down + right * right);
     }
   const radius = roundHalfToEven((STROKE * Math.max(width, height) / 20 - 2 * sum(mask) / outline) / 2);
   if (radius <= 0) return [ink, width, height];
