@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -21,9 +22,28 @@ from torchvision.transforms import InterpolationMode
 
 MEAN, STD = 0.1307, 0.3081  # of the pixels of the 60,000 training images, scaled to [0, 1]
 FOLD = 10_000  # images: the training set has six such folds, the test set has this size
-# Index of the first image to evaluate on; the test images follow the training images.
-SPLITS = {f"fold {number + 1}": FOLD * number for number in range(6)}
-SPLITS |= {"validation": 5 * FOLD, "test": 6 * FOLD}
+
+
+class Split(NamedTuple):
+    """Indices of images; the test images follow the 60,000 training images."""
+
+    train: tuple[range, ...]
+    evaluate: range
+
+
+TEST = range(6 * FOLD, 7 * FOLD)
+SPLITS = {
+    f"fold {number + 1}": Split(
+        train=(range(FOLD * number), range(FOLD * (number + 1), 6 * FOLD)),
+        evaluate=range(FOLD * number, FOLD * (number + 1)),
+    )
+    for number in range(6)
+}
+SPLITS |= {
+    "validation": SPLITS["fold 6"],
+    "test": Split(train=(range(6 * FOLD),), evaluate=TEST),
+    "test, 50,000 images": Split(train=(range(5 * FOLD),), evaluate=TEST),  # as many as in a fold
+}
 # The folder that holds MNIST/raw/. A relative one is of the checkout, as in store.py.
 ROOT = Path(__file__).parent.parent / Path(os.environ.get("MNIST_ROOT") or "data").expanduser()
 MIRROR = "https://ossci-datasets.s3.amazonaws.com/mnist/"
@@ -59,29 +79,20 @@ def load_mnist(
     Images are float32 in [0, 1] of shape (N, 1, 28, 28), labels int64 of shape (N,), on `device`.
     With `split="test"` these are the 60,000 training and the 10,000 test images; with "fold 1" to
     "fold 6" five of the six folds of the training images, and the other one. "validation" is
-    "fold 6": the first 50,000 training images, and the last 10,000. `SPLITS` holds the names.
-    `limit` takes the first images of each only. Raises RuntimeError, in one line, if an archive is
-    missing or damaged.
+    "fold 6": the first 50,000 training images, and the last 10,000. "test, 50,000 images" has the
+    same training images, and the test images. `SPLITS` holds the names. `limit` takes the first
+    images of each only. Raises RuntimeError, in one line, if an archive is missing or damaged.
     """
     if split not in SPLITS:
         raise ValueError(f"unknown split {split!r}: choose one of {', '.join(SPLITS)}")
     images, labels = read_mnist(ROOT)
-    start = SPLITS[split]
-    stop = start + FOLD
 
-    def training(part: torch.Tensor) -> torch.Tensor:
-        return torch.cat([part[:start], part[stop : 6 * FOLD]])[:limit]
+    def on_device(*ranges: range) -> tuple[torch.Tensor, torch.Tensor]:
+        index = torch.cat([torch.arange(part.start, part.stop) for part in ranges])[:limit]
+        pixels = images[index].unsqueeze(1).to(device).float().div_(255)
+        return pixels, labels[index].to(device)
 
-    def held_out(part: torch.Tensor) -> torch.Tensor:
-        return part[start:stop][:limit]
-
-    def on_device(images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return images.unsqueeze(1).to(device).float().div_(255), labels.to(device)
-
-    return (
-        on_device(training(images), training(labels)),
-        on_device(held_out(images), held_out(labels)),
-    )
+    return on_device(*SPLITS[split].train), on_device(SPLITS[split].evaluate)
 
 
 def normalize(images: torch.Tensor) -> torch.Tensor:

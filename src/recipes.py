@@ -83,7 +83,7 @@ class Experiment:
     scheduler: str | None = None  # OneCycleLR gets max_lr, the optimizer's lr, and total_steps
     scheduler_args: Mapping = field(default_factory=dict)
     ema_decay: float | None = None  # per batch, of the average of the weights, which is tested
-    split: str = "test"  # to evaluate on: "test", "validation" for selection, or a fold
+    split: str = "test"  # a name of data.SPLITS: "validation" for selection, "test" to report
 
     def __post_init__(self):
         for name, value in vars(self).items():

@@ -39,6 +39,12 @@ def test_a_fold_is_evaluated_by_the_other_five(split, mnist):
         assert all(torch.equal(ours, whole[chosen]) for ours, whole in zip(part, mnist[0]))
 
 
+def test_fewer_training_images_are_evaluated_on_the_same_test_images(mnist):
+    train, test = load_mnist("test, 50,000 images")
+    assert all(torch.equal(ours, whole[:50_000]) for ours, whole in zip(train, mnist[0]))
+    assert all(torch.equal(ours, whole) for ours, whole in zip(test, mnist[1]))
+
+
 @pytest.fixture
 def raw(tmp_path, monkeypatch):
     """A copy of the archives in a root of its own."""
