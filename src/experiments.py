@@ -166,8 +166,8 @@ class Reduction(NamedTuple):
 def find_reduction() -> Reduction | None:
     """What the environment variable MNIST_REDUCED asks for; None if it is unset, or 0.
 
-    A number of epochs is a smoke test; "classroom" is a whole run on fewer images, which shows in
-    less than a minute what the parts of a recipe do. Raises ValueError for anything else.
+    A number of epochs is a smoke test; "classroom" is a whole run on fewer images, which soon shows
+    what the parts of a recipe do. Raises ValueError for anything else.
     """
     text = os.environ.get("MNIST_REDUCED") or "0"
     if text == "classroom":

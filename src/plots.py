@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 import matplotlib.pyplot as plt
 import torch
 import torch.nn.functional as F
-from IPython.display import Markdown, display
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
@@ -57,6 +56,8 @@ def digits(
 
 def show(figure: Figure, caption: str) -> None:
     """Display a figure in a notebook, with a sentence under it for those who do not see it."""
+    from IPython.display import Markdown, display  # only a notebook needs it
+
     display(figure, metadata={"image/png": {"alt": caption}})
     display(Markdown(f"*{caption}*"))
     plt.close(figure)  # or Jupyter displays it once more
@@ -85,8 +86,8 @@ def convolution(
         _draw_numbers(panels[f"pixels {number}"], pixels, "gray_r", (0, 1))
         _draw_numbers(panels[f"weights {number}"], weights, "RdBu_r", (-limit, limit))
         _draw_numbers(panels[f"products {number}"], pixels * weights, "RdBu_r", (-limit, limit))
-        text = f"sum {total:.2f}" if total > 0 else f"sum −{-total:.2f}; ReLU: 0"
-        panels[f"products {number}"].set_xlabel(text, color=colour)
+        result = f"sum {_format_number(total)}" + ("; ReLU: 0" if total < 0 else "")
+        panels[f"products {number}"].set_xlabel(result, color=colour)
         _draw_box(panels["image"], (row, column), 3, colour)
         _draw_box(panels["map"], (row, column), 1, colour)
         panels[f"pixels {number}"].spines[:].set(color=colour, linewidth=2)
@@ -107,8 +108,13 @@ def _draw_numbers(axes: Axes, values: torch.Tensor, cmap: str, limits: tuple[flo
         for column, value in enumerate(line):
             dark = abs(value) > 0.6 * high
             style = {"color": "white" if dark else "black", "fontsize": 8}
-            text = f"{value:.2f}" if abs(value) >= 0.005 else "0.00"
-            axes.text(column, row, text.replace("-", "−"), ha="center", va="center", **style)
+            axes.text(column, row, _format_number(value), ha="center", va="center", **style)
+
+
+def _format_number(value: float) -> str:
+    """Two decimals; a value that rounds to zero has no sign."""
+    text = f"{value:.2f}"
+    return "0.00" if text == "-0.00" else text.replace("-", "−")
 
 
 def _draw_box(axes: Axes, corner: tuple[int, int], size: int, colour: str) -> None:

@@ -39,6 +39,14 @@ def test_a_fold_is_evaluated_by_the_other_five(split, mnist):
         assert all(torch.equal(ours, whole[chosen]) for ours, whole in zip(part, mnist[0]))
 
 
+@pytest.mark.parametrize("split", data.SPLITS)
+def test_no_image_is_both_trained_on_and_evaluated(split):
+    train, evaluate = data.SPLITS[split]
+    indices = [index for part in train for index in part]
+    assert len(evaluate) == 10_000 and not set(indices) & set(evaluate)
+    assert len(set(indices)) == len(indices) and set(indices) <= set(range(60_000))
+
+
 def test_fewer_training_images_are_evaluated_on_the_same_test_images(mnist):
     train, test = load_mnist("test, 50,000 images")
     assert all(torch.equal(ours, whole[:50_000]) for ours, whole in zip(train, mnist[0]))

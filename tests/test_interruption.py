@@ -149,21 +149,22 @@ def test_code_that_is_changed_does_not_resume_a_run(monkeypatch):
     assert device.hash_source(Sloped(0.01)) != before
 
 
-def test_code_that_is_edited_or_checked_out_while_it_runs_is_not_what_a_record_names(tmp_path):
+def test_a_record_names_the_code_that_was_imported_not_a_later_edit(tmp_path):
     package = tmp_path / "src"
     shutil.copytree(device.PACKAGE, package, ignore=shutil.ignore_patterns("__pycache__", "demo"))
     git = ["git", "-c", "user.name=me", "-c", "user.email=me", "-C", str(tmp_path)]
     for words in (["init"], ["add", "."], ["commit", "-m", "all"]):
         subprocess.run([*git, *words], check=True, capture_output=True)
-    code = (
-        "from src import device, experiments\n"
-        "model = experiments.load_model.__globals__['build_model'](experiments.BASIC)\n"
-        "before = device.hash_source(model), device.environment(device.pick_device('cpu'))\n"
-        "(device.PACKAGE / 'training.py').write_text('broken')\n"
-        "assert before == (device.hash_source(model), "
-        "device.environment(device.pick_device('cpu')))\n"
-        "print(before[1]['commit'])"
-    )
+    code = """
+from src import device, models
+def describe():
+    commit = device.environment(device.pick_device('cpu'))['commit']
+    return commit, device.hash_source(models.BasicNet())
+before = describe()
+(device.PACKAGE / 'training.py').write_text('broken')
+assert describe() == before
+print(before[0])
+"""
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, encoding="utf-8")
     assert re.fullmatch("[0-9a-f]{10}\n", done.stdout), done.stderr

@@ -1,5 +1,7 @@
 """The pictures of the studies show every seed, and the numbers of the rows."""
 
+from dataclasses import replace
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -47,6 +49,19 @@ def test_a_study_shows_every_seed_and_the_interval_of_each_difference(monkeypatc
     assert marks == ["none", plots.BLUE]  # open without an interval
     intervals = [bar.get_segments()[0].tolist() for bar in right.collections]
     assert intervals[1] == [[0.1, 1], [0.24, 1]]
+
+
+def test_a_study_names_the_images_that_it_evaluates(monkeypatch):
+    rows = {"a": row("a", [99.1, 99.2]), "b": row("b", [99.3, 99.3])}
+    for splits, name in (
+        (("validation", "validation"), "validation"),
+        (("fold 1", "fold 2"), "the fold"),
+        (("test", "test, 50,000 images"), "test"),
+    ):
+        recipes = {label: replace(BASIC, split=split) for label, split in zip("ab", splits)}
+        monkeypatch.setitem(STUDIES, "one", Study("?", "x", recipes))
+        (axes,) = pictures.study("one", rows).axes
+        assert axes.get_xlabel().endswith(f"\n{name} (%)")
 
 
 def test_the_steps_over_their_seeds():

@@ -90,3 +90,31 @@ def test_a_confusion_matrix_counts_by_hand():
     texts = {text.get_position(): text.get_text() for text in axes.texts}
     assert texts == {(7, 7): "1", (1, 7): "2", (2, 2): "1"}
     assert axes.images[0].get_array()[7, 7] == 0
+
+
+def test_a_convolution_shows_the_sums_of_two_positions():
+    image, weights = torch.zeros(1, 28, 28), torch.tensor([[1.0, 0, 0], [0, 0, 0], [0, 0, -0.5]])
+    image[0, 5, 7] = image[0, 15, 20] = 1
+    figure = plots.convolution(image, weights, [(5, 7), (13, 18)])
+    panels = {axes.get_label(): axes for axes in figure.axes}
+    assert panels["products 0"].get_xlabel() == "sum 1.00"
+    assert panels["products 1"].get_xlabel() == "sum −0.50; ReLU: 0"
+    numbers = [text.get_text() for text in panels["products 1"].texts]
+    assert numbers == ["0.00"] * 8 + ["−0.50"]
+    shown = panels["map"].images[0].get_array()
+    assert shown.shape == (26, 26) and shown[5, 7] == 1 and shown[13, 18] == 0
+    corners = [patch.get_xy() for patch in panels["image"].patches]
+    assert corners == [(6.5, 4.5), (17.5, 12.5)]
+
+
+def test_a_figure_is_displayed_once_with_its_description(monkeypatch):
+    displayed = []
+    monkeypatch.setattr(
+        "IPython.display.display", lambda shown, **options: displayed.append((shown, options))
+    )
+    figure = plots.digits(torch.zeros(1, 1, 28, 28))
+    plots.show(figure, "Nothing.")
+    (picture, options), (caption, _) = displayed
+    assert picture is figure and options["metadata"] == {"image/png": {"alt": "Nothing."}}
+    assert caption.data == "*Nothing.*"
+    assert plt.get_fignums() == []  # an open figure is displayed once more

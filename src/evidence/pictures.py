@@ -74,11 +74,11 @@ def consistency(rows: Rows) -> Figure:
         values = sorted(row.lowest)
         if not values:
             continue
-        # So many seeds are at or above each value, and as many just below the next one.
+        # Every seed reaches the first value, and one seed fewer each next one.
         shares = [100 * (1 - index / len(values)) for index in range(len(values))]
         label = f"{name} ({len(values)} seeds)"
-        steps = [0, *values, 100], [100, *shares, 0]
-        axes.step(*steps, where="pre", color=colour, ls=style, label=label)
+        accuracies, shares = [0, *values, 100], [100, *shares, 0]
+        axes.step(accuracies, shares, where="pre", color=colour, ls=style, label=label)
     axes.axvline(TARGET, color=GREY, ls="--", lw=1.2)
     text = {"color": GREY, "fontsize": 9, "ha": "center"}
     axes.text(TARGET, 1.02, f"{TARGET} %", transform=axes.get_xaxis_transform(), **text)
@@ -115,7 +115,8 @@ def study(name: str, rows: Mapping[str, Row]) -> Figure:
 
 
 def _axis_label(name: str) -> str:
-    splits = {experiment.split for experiment in STUDIES[name].experiments.values()}
+    recipes = STUDIES[name].experiments.values()
+    splits = {recipe.split.partition(",")[0] for recipe in recipes}  # the images to evaluate on
     split = splits.pop() if len(splits) == 1 else "the fold"
     return f"lowest of the last five epochs,\n{split} (%)"
 
@@ -189,17 +190,7 @@ def _worth(
     axes.plot(quantities, means, "-_", color=RED, ms=14, mew=2.5, label="ours, mean of the seeds")
     if claims:
         axes.plot(*zip(*claims), "x", color="black", ms=6, mew=1.5, label="others, as listed")
-    numbered = []
-    for number, (quantity, accuracy) in enumerate(claims, 1):
-        near = [
-            other
-            for other in numbered
-            if abs(math.log(other[0] / quantity)) < 0.09 and abs(other[1] - accuracy) < 0.05
-        ]
-        if not near:  # numbers that would hide each other are left out
-            position = quantity, accuracy
-            axes.annotate(str(number), position, (5, 4), textcoords="offset points", fontsize=9)
-            numbered.append(position)
+        _write_numbers(axes, claims)
     shown = [*quantities, *(quantity for quantity, _ in claims)]
     limits = 0.85 * min(shown), 1.18 * max(shown)
     axes.set(xlabel=xlabel, ylabel=ylabel, xscale="log", xlim=limits)
@@ -208,6 +199,21 @@ def _worth(
     mark_target(axes, TARGET)
     figure.legend(loc="outside upper center", ncols=3)
     return figure
+
+
+def _write_numbers(axes: Axes, points: Sequence[Sequence[float]]) -> None:
+    """Write the number of each point beside it, from 1; not where it would hide another number."""
+    numbered = []
+    for number, (quantity, accuracy) in enumerate(points, 1):
+        near = [
+            other
+            for other in numbered
+            if abs(math.log(other[0] / quantity)) < 0.09 and abs(other[1] - accuracy) < 0.05
+        ]
+        if not near:
+            point = quantity, accuracy
+            axes.annotate(str(number), point, (5, 4), textcoords="offset points", fontsize=9)
+            numbered.append(point)
 
 
 def robustness(
