@@ -50,6 +50,30 @@ def test_difference_is_welchs_interval():
     assert measures.difference([99.5] * 3, [99.25] * 3) == (0.25, 0.25, 0.25)
 
 
+def test_p_values_agree_with_intervals():
+    one, other = [99.31, 99.35, 99.29, 99.40], [99.20, 99.33, 99.10]
+    _, low, high = measures.difference(one, other)
+    assert (measures.p_value(one, other) < 0.05) == (low > 0 or high < 0)
+    shifted = [value - low for value in one]  # the interval now begins at 0
+    assert measures.p_value(shifted, other) == pytest.approx(0.05)
+    assert measures.p_value([99.1], other) == 1.0
+    assert measures.p_value([99.5] * 3, [99.25] * 3) == 0.0
+    assert measures.p_value([99.5] * 3, [99.5] * 3) == 1.0
+
+
+@pytest.mark.parametrize(
+    "p_values, survive",
+    [
+        ([0.01, 0.04, 0.03, 0.005], [True, False, False, True]),
+        ([0.03, 0.01], [True, True]),  # 0.01 ≤ 0.05 / 2, 0.03 ≤ 0.05
+        ([0.026, 0.03], [False, False]),  # the smallest fails, so all do
+        ([], []),
+    ],
+)
+def test_holms_correction(p_values, survive):
+    assert measures.survive_holm(p_values) == survive
+
+
 def test_an_interval_of_a_mean_is_students():
     values = [99.1, 99.3, 99.2, 99.6]
     half = t.ppf(0.975, 3) * stdev(values) / 2

@@ -14,7 +14,7 @@ from src.evidence import pictures, tables
 from src.evidence.report import study_table
 from src.evidence.rows import load_rows, study_rows
 from src.evidence.studies import STUDIES, Study
-from src.evidence.values import facts_table
+from src.evidence.values import facts_table, named_values
 from src.experiments import AUGMENTATION, BASIC
 
 ROWS = cache(load_rows)
@@ -74,12 +74,30 @@ def test_a_study_table_counts_the_consistent_seeds_and_those_that_train(runs, ro
         ((-0.042, -0.0815, -0.0025), "−0.04 (−0.09 to −0.00)"),  # resolved, though it rounds to 0
         ((-0.002, -0.05, 0.001), "−0.00 (−0.05 to +0.01), not resolved"),
         ((-0.2, -float("inf"), float("inf")), "−0.20 (one seed)"),
-        ((float("nan"),) * 3, "–"),
         (None, "–"),
     ],
 )
 def test_a_difference_is_resolved_by_its_interval_before_rounding(difference, text):
     assert tables.format_difference(difference) == text
+
+
+@pytest.mark.parametrize(
+    "values, text",
+    [
+        ([98.66, 98.67], "98.66 ± 0.01"),  # a tie goes to the even digit, up or down
+        ([99.13, 99.14, 99.13, 99.14], "99.14 ± 0.01"),
+        ([98.66, 98.67, 98.67], "98.67 ± 0.01"),
+        ([99.5], "99.50"),
+    ],
+)
+def test_a_mean_that_is_a_tie_is_rounded_to_the_even_digit(values, text):
+    assert tables.format_mean(values) == text
+
+
+def test_the_interval_of_a_mean_is_rounded_outward(evidence):
+    for seed, accuracy in enumerate([99.40, 99.41, 99.44], 1):
+        save(BASIC, seed, history(*[accuracy] * 5), seconds=1, threads=1)
+    assert named_values(load_rows())["basic/mean"] == "99.42 (99.36 to 99.47)"
 
 
 @pytest.mark.parametrize(
@@ -105,6 +123,47 @@ def test_a_study_compares_with_its_reference(evidence, monkeypatch):
         differences = {row.label: row.difference for row in study_rows("one")}
         gains = {label: gain[0] for label, gain in differences.items() if gain}
         assert gains == pytest.approx(expected)
+
+
+@pytest.fixture
+def study_of(evidence, monkeypatch):
+    """Records runs of the study "one", compared with its first label, by label and seed."""
+
+    def save_all(histories):
+        recipes = {
+            label: replace(BASIC, batch_size=size) for size, label in enumerate(histories, 1)
+        }
+        for label, runs in histories.items():
+            for seed, run in enumerate(runs, 1):
+                save(recipes[label], seed, run)
+        monkeypatch.setitem(STUDIES, "one", Study("?", "x", recipes, next(iter(recipes))))
+        return study_rows("one")
+
+    return save_all
+
+
+def test_a_star_marks_what_survives_the_correction_for_the_number_of_comparisons(study_of):
+    accuracies = {
+        "a": [99.10, 99.12, 99.14],
+        "b": [99.50, 99.52, 99.54],  # p = 0.00002
+        "c": [99.20, 99.16, 99.18],  # p = 0.02
+        "d": [99.11, 99.15, 99.16],
+        "e": [99.12, 99.13, 99.15],
+    }
+    histories = {label: [history(*[x] * 5) for x in xs] for label, xs in accuracies.items()}
+    of_two = tables.study_table("one", study_of({label: histories[label] for label in "abc"}))
+    assert "+0.40 (+0.35 to +0.45) * |" in of_two and "+0.06 (+0.01 to +0.11) * |" in of_two
+    of_four = tables.study_table("one", study_of(histories))  # 0.02 is above 0.05 / 3
+    assert "+0.40 (+0.35 to +0.45) * |" in of_four and "+0.06 (+0.01 to +0.11) |" in of_four
+
+
+def test_runs_of_fewer_than_five_epochs_are_not_compared(study_of, monkeypatch):
+    long, short = history(*[99.1] * 5), history(99.3, 99.3)
+    rows = study_of({"a": [long, GOOD], "b": [short, short], "c": [BELOW, LOW]})
+    assert "| b | – | – | – | 99.30 ± 0.00 |" in tables.study_table("one", rows)
+    monkeypatch.setattr(tables, "UNFINISHED", [name for name in STUDIES if name != "one"])
+    table = tables.resolution_table({"one": {row.label: row for row in rows}})
+    assert table.endswith(" for 1 |")
 
 
 def test_settings_are_shown_as_they_are(monkeypatch):

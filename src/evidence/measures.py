@@ -70,6 +70,26 @@ def difference(one: Sequence[float], other: Sequence[float]) -> Interval:
     return gain, float(low), float(high)
 
 
+def p_value(one: Sequence[float], other: Sequence[float]) -> float:
+    """The two-sided p-value of the difference of two means (Welch's t); 1 for a single value."""
+    if min(len(one), len(other)) < 2:
+        return 1.0
+    if len({*one}) == len({*other}) == 1:  # without variance, scipy's test is undefined
+        return float(mean(one) == mean(other))
+    return float(ttest_ind(one, other, equal_var=False).pvalue)
+
+
+def survive_holm(p_values: Sequence[float], level: float = 0.05) -> list[bool]:
+    """Which of several comparisons survive the correction for their number by Holm (1979)."""
+    survives = [False] * len(p_values)
+    by_size = sorted(range(len(p_values)), key=lambda index: p_values[index])
+    for rank, index in enumerate(by_size):
+        if p_values[index] > level / (len(p_values) - rank):
+            break
+        survives[index] = True
+    return survives
+
+
 def resolution(deviation: float, seeds: int, comparisons: int = 1) -> float:
     """The difference that a comparison of two samples finds with a power of 80 %.
 

@@ -17,7 +17,7 @@ from ..plots import BLUE, GREY, RED, mark_target
 from .robustness import STRENGTHS, measure_robustness
 from .rows import Row
 from .studies import STUDIES
-from .tables import Rows
+from .tables import Rows, format_number
 
 LIGHT_GREY = "#999999"
 ENLARGED = (99.15, 99.7)  # %, of the last epochs of the steps
@@ -39,7 +39,7 @@ def steps(rows: Rows) -> Figure:
             continue
         values = np.array([[epoch["test_accuracy"] for epoch in history] for history in histories])
         name, seeds = f"step {number}", len(values)
-        label = f"{name}: {mean(values[:, -1].tolist()):.2f} % ({seeds} seeds)"
+        label = f"{name}: {format_number(mean(values[:, -1].tolist()))} % ({seeds} seeds)"
         whole.fill_between(epochs, values.min(0), values.max(0), color=colour, alpha=0.25, lw=0)
         end.plot(epochs, values.T, color=colour, lw=0.9, alpha=min(0.5, 20 / seeds))
         for axes in (whole, end):

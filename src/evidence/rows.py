@@ -3,6 +3,7 @@
 `tables` and `pictures` show rows.
 """
 
+import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 
@@ -28,11 +29,17 @@ class Row:
     last: list[float]  # and that of the last epoch
     consistent: int  # runs
     difference: Interval | None = None  # of the lowest from the reference's, in percentage points
+    survives_holm: bool = False  # the correction for the number of differences in the study
 
     @property
     def all_train(self) -> bool:
-        """Whether every recorded run trains; only such rows are compared."""
+        """Whether every recorded run trains."""
         return 0 < len(self.histories) == len(self.records)
+
+    @property
+    def is_comparable(self) -> bool:
+        """Whether every recorded run trains, for five epochs or more."""
+        return self.all_train and not any(map(math.isnan, self.lowest))
 
 
 def study_rows(name: str) -> list[Row]:
@@ -40,14 +47,17 @@ def study_rows(name: str) -> list[Row]:
 
     Of two platforms with as many runs, it is the one on which a run was recorded last.
     """
-    study = STUDIES[name]
     runs = _recorded_runs(name)
     rows = {label: _summarize(label, records) for label, records in runs.items()}
-    for label, reference in study.comparisons().items():
-        row, other = rows[label], rows[reference]
-        if row.all_train and other.all_train:
-            difference = measures.difference(row.lowest, other.lowest)
-            rows[label] = replace(row, difference=difference)
+    samples = {
+        label: (rows[label].lowest, rows[reference].lowest)
+        for label, reference in STUDIES[name].comparisons().items()
+        if rows[label].is_comparable and rows[reference].is_comparable
+    }
+    survive = measures.survive_holm([measures.p_value(*pair) for pair in samples.values()])
+    for (label, pair), survives in zip(samples.items(), survive, strict=True):
+        difference = measures.difference(*pair)
+        rows[label] = replace(rows[label], difference=difference, survives_holm=survives)
     return list(rows.values())
 
 

@@ -9,7 +9,7 @@ import io
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
+from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_EVEN, Decimal
 from fractions import Fraction
 from statistics import mean, stdev
 
@@ -42,22 +42,35 @@ def format_mean(values: Sequence[float]) -> str:
     """Mean ± standard deviation; of a single value, the value; "–" without a number."""
     if not values or any(map(math.isnan, values)):
         return "–"
-    return f"{mean(values):.2f} ± {stdev(values):.2f}" if len(values) > 1 else f"{values[0]:.2f}"
+    text = format_number(mean(values))
+    return f"{text} ± {format_number(stdev(values))}" if len(values) > 1 else text
+
+
+def format_number(value: float) -> str:
+    """A number with two decimals; a tie, such as the mean of 99.66 and 99.67, to the even one."""
+    return str(_round(value, 2, ROUND_HALF_EVEN))
 
 
 def format_signed(value: float) -> str:
     """A difference with two decimals and its sign, which it keeps if it rounds to zero."""
-    return f"{value:+.2f}".replace("-", "−")
+    return f"{_round(value, 2, ROUND_HALF_EVEN):+}".replace("-", "−")
 
 
 def format_interval(low: float, high: float) -> str:
-    """The ends of an interval of a difference, rounded outward."""
+    """The ends of an interval, rounded outward."""
+    return f"{_round(low, 2, ROUND_FLOOR)} to {_round(high, 2, ROUND_CEILING)}"
+
+
+def format_signed_interval(low: float, high: float) -> str:
+    """The ends of an interval of a difference, with their signs, rounded outward."""
     ends = _round(low, 2, ROUND_FLOOR), _round(high, 2, ROUND_CEILING)
     return " to ".join(f"{end:+}".replace("-", "−") for end in ends)
 
 
 def _round(value: float, decimals: int, direction: str) -> Decimal:
     """The value with so many decimals; it keeps its sign if it rounds to zero."""
+    if not math.isfinite(value):
+        return Decimal(value)
     exact = Decimal(f"{value:.9f}")  # without the error of the binary fraction
     rounded = exact.quantize(Decimal(1).scaleb(-decimals), direction)
     return rounded.copy_sign(Decimal(value))
@@ -65,13 +78,13 @@ def _round(value: float, decimals: int, direction: str) -> Decimal:
 
 def format_difference(difference: Interval | None) -> str:
     """A difference in percentage points with its interval, and whether it is resolved."""
-    if difference is None or math.isnan(difference[0]):
+    if difference is None:
         return "–"
     gain, low, high = difference
     if math.isinf(low):
         return f"{format_signed(gain)} (one seed)"
     note = "" if low > 0 or high < 0 else ", not resolved"
-    return f"{format_signed(gain)} ({format_interval(low, high)}){note}"
+    return f"{format_signed(gain)} ({format_signed_interval(low, high)}){note}"
 
 
 def format_share(count: int, total: int) -> str:
@@ -110,7 +123,8 @@ def _rows_table(setting: str, rows: Iterable[Row], reference: str | None) -> str
             note = f" ({len(row.histories)} of {len(row.records)} seeds train)"
         cells = [row.label, format_mean(row.lowest) + note]
         if reference:
-            cells.append(format_difference(row.difference))
+            mark = " *" if row.survives_holm else ""
+            cells.append(format_difference(row.difference) + mark)
         lines.append([*cells, format_consistent(row), format_mean(row.last) + note])
     return markdown_table(header, lines)
 
@@ -124,8 +138,8 @@ def resolution_table(rows: Rows) -> str:
     """The smallest difference of two lowest accuracies that each study detects with 80 % power."""
     lines = []
     for name in [name for name in STUDIES if name not in UNFINISHED]:
-        samples = [row.lowest for row in rows[name].values() if row.all_train]
-        samples = [values for values in samples if len(values) > 1 and not math.isnan(values[0])]
+        samples = [row.lowest for row in rows[name].values() if row.is_comparable]
+        samples = [values for values in samples if len(values) > 1]
         comparisons = sum(row.difference is not None for row in rows[name].values())
         if not samples or not comparisons:
             continue

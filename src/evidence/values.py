@@ -20,8 +20,10 @@ from .tables import (
     format_difference,
     format_interval,
     format_mean,
+    format_number,
     format_share,
     format_signed,
+    format_signed_interval,
     markdown_table,
 )
 
@@ -73,9 +75,9 @@ def quote_row(row: Row) -> dict[str, str]:
     values = {
         "lowest": format_mean(row.lowest),
         "last": format_mean(row.last),
-        "mean lowest": f"{mean(row.lowest):.2f}",
-        "mean last": f"{mean(row.last):.2f}",
-        "deviation last": f"{stdev(row.last):.2f}" if len(row.last) > 1 else "–",
+        "mean lowest": format_number(mean(row.lowest)),
+        "mean last": format_number(mean(row.last)),
+        "deviation last": format_number(stdev(row.last)) if len(row.last) > 1 else "–",
         "consistent": f"{row.consistent} of {total}",
         "share": format_share(row.consistent, total),
         "train": f"{len(row.histories)} of {total}",
@@ -85,9 +87,9 @@ def quote_row(row: Row) -> dict[str, str]:
     if row.difference:
         gain, low, high = row.difference
         values["difference"] = format_signed(gain)
-        values["size"] = f"{abs(gain):.2f}"
+        values["size"] = format_number(abs(gain))
         if math.isfinite(low):  # not of a single seed
-            values["interval"] = format_interval(low, high)
+            values["interval"] = format_signed_interval(low, high)
     return values
 
 
@@ -105,11 +107,11 @@ def _step_values(row: Row) -> dict[str, str]:
     error = measures.sampling_error(mean(row.last))
     stable = [measures.first_stable_epoch(history) for history in row.histories]
     return {
-        "mean": f"{value:.2f} ({low:.2f} to {high:.2f})",
-        "mean interval": f"{low:.2f} to {high:.2f}",
+        "mean": f"{format_number(value)} ({format_interval(low, high)})",
+        "mean interval": format_interval(low, high),
         "overfitting": format_difference(measures.mean_interval(gaps)),
-        "gap": f"{abs(mean(gaps)):.2f}",
-        "spread": f"{mean(spreads):.2f}",
+        "gap": format_number(abs(mean(gaps))),
+        "spread": format_number(mean(spreads)),
         "sampling": f"± {error:.2f}",
         "stable": str(max(stable)) if all(stable) else "–",
         "minimum": f"{min(row.lowest):.2f}",
@@ -140,8 +142,8 @@ def _facts(rows: Rows) -> dict[str, str]:
         if row.all_train and reference.all_train and min(map(len, samples)) > 1:
             gain, low, high = measures.difference(*samples)
             values[name] = format_difference((gain, low, high))
-            values[f"{name}/size"] = f"{abs(gain):.2f}"
-            values[f"{name}/interval"] = format_interval(low, high)
+            values[f"{name}/size"] = format_number(abs(gain))
+            values[f"{name}/interval"] = format_signed_interval(low, high)
     records = load_study_records().values()
     hours = sum(record["seconds"] * record["threads"] for record in records) / 3600
     values["records"] = f"{len(records)}, {hours:.0f} core-hours"
