@@ -24,7 +24,7 @@ BLOCK = [nn.Conv2d, nn.ReLU, nn.BatchNorm2d]  # what network.js computes as one 
 
 
 def make(numbers: Mapping[str, str], misread: Sequence[int]) -> str:
-    """The page: its parts, the weights, 20 test images at random, and those that it misreads.
+    """The page: its parts, the weights, the test images that it misreads, and 20 at random.
 
     `numbers` are texts for the names in double braces: `accuracy` (%) over so many `seeds`.
     `misread` are the indices of the test images that the network misclassifies.
@@ -32,14 +32,14 @@ def make(numbers: Mapping[str, str], misread: Sequence[int]) -> str:
     layers, weights = layers_and_weights()
     images, labels = (part[6 * FOLD :] for part in read_mnist(ROOT))  # the test images
     random = torch.randperm(len(images), generator=torch.Generator().manual_seed(1))[:20].tolist()
-    chosen = [*random, *misread]
+    chosen = [*misread, *random]
     pixels = images[chosen].numpy()
     data = {
         "network": {"layers": layers, "mean": MEAN, "std": STD},
         "weights": base64.b64encode(weights.astype("<f4").tobytes()).decode(),
         "pixels": base64.b64encode(zlib.compress(pixels.tobytes(), 9)).decode(),
         "images": [{"index": index, "label": labels[index].item()} for index in chosen],
-        "random": len(random),
+        "misread": len(misread),
     }
     texts = {path.name: path.read_text(encoding="utf-8").strip() for path in PARTS.glob("*.*")}
     parameters = sum(layer.get("parameters", 0) for layer in layers)
@@ -50,11 +50,8 @@ def make(numbers: Mapping[str, str], misread: Sequence[int]) -> str:
 
 
 def content_policy(text: str) -> str:
-    """A policy that lets the browser use the page's own scripts and styles, and fetch nothing.
-
-    The page itself does not use `eval`, but tools that drive a browser need it.
-    """
-    sources = {"default": "'none'", "img": "data: blob:", "script": "'unsafe-eval'", "style": ""}
+    """A policy that lets the browser use the page's own scripts and styles, and fetch nothing."""
+    sources = {"default": "'none'", "img": "data: blob:", "script": "", "style": ""}
     for tag in ("script", "style"):
         for part in re.findall(rf"<{tag}(?: type=\"module\")?>(.*?)</{tag}>", text, re.DOTALL):
             digest = base64.b64encode(hashlib.sha256(part.encode()).digest()).decode()

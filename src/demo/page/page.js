@@ -8,6 +8,7 @@ const convolutions = DATA.network.layers.filter(layer => layer.type === "convolu
 const last = convolutions.length - 1;
 const SIDE = 280;             // of the drawing area: ten of its pixels for one that the network sees
 const SURE = 0.95;            // a lower confidence is doubted
+const VISIBLE = 0.1;          // the ink that one sees
 const STEPS = 100;            // that can be undone
 const BLANK = new Float32Array(784);
 const drawing = byId("drawing");
@@ -58,13 +59,14 @@ function coloursOf(canvas, size) {
 
 const plain = make("canvas");
 
-// Paint values enlarged, with a frame around a box of them.
+// Paint values enlarged, with a frame around a box of them, through which a single one is still seen.
 function paintFramed(canvas, values, size, box) {
-  const brush = canvas.getContext("2d"), scale = canvas.width / size, line = 6;
+  const brush = canvas.getContext("2d"), scale = canvas.width / size;
   paint(plain, values, size);
   brush.imageSmoothingEnabled = false;
   brush.drawImage(plain, 0, 0, canvas.width, canvas.height);
   if (!box) return;
+  const line = Math.min(6, box.width * scale / 4);
   brush.strokeStyle = `rgb(${palette.frame})`;
   brush.lineWidth = line;
   brush.strokeRect(box.left * scale + line / 2, box.top * scale + line / 2, box.width * scale - line, box.height * scale - line);
@@ -96,9 +98,10 @@ const added = value => `${value < 0 ? "−" : "+"} ${formatted(Math.abs(value))}
 // ---- what is shown
 
 // Why the reading may be wrong. That the ink touches the border is no doubt of its own.
-function findDoubts(confidence, doubts) {
-  const sure = confidence >= SURE;
-  return [...sure ? [] : ["not sure"], ...doubts.filter(doubt => !sure || doubt !== "touches the border")];
+function describeDoubts(confidence, doubts) {
+  const sure = confidence >= SURE, reasons = doubts.filter(doubt => !sure || doubt !== "touches the border").join(", ");
+  if (sure) return reasons && `. Doubtful: ${reasons}`;
+  return reasons ? `. Not sure: ${reasons}` : ". Not sure";
 }
 
 // Give the network these 784 pixels, and say how they were made.
@@ -108,8 +111,9 @@ function show(pixels, preparation, doubts) {
   const [first, second] = [...probabilities.keys()].sort((a, b) => probabilities[b] - probabilities[a]);
   Object.assign(result, {probabilities, first, second});
   const next = probabilities[second] < 0.0005 ? "" : `, next ${second} (${percent(probabilities[second])})`;
-  const reasons = findDoubts(probabilities[first], doubts), doubt = reasons.length ? `. Doubtful: ${reasons.join(", ")}` : "";
-  render(first, `Prediction: ${first} (${percent(probabilities[first])})${next}${doubt}`, preparation);
+  const label = paper.number === undefined ? "" : `. Its label: ${DATA.images[paper.number].label}`;
+  const doubt = describeDoubts(probabilities[first], doubts);
+  render(first, `Prediction: ${first} (${percent(probabilities[first])})${next}${label}${doubt}`, preparation);
   if (!pointer) studyPatches(result);
 }
 
@@ -158,8 +162,9 @@ function renderBars() {
   });
 }
 
-// With a frame around the keyboard's pixel.
+// With a frame around the keyboard's pixel, and the ink of the pixel that was chosen last.
 function renderSeen() {
+  if (byId("pixel").textContent) describePixel();
   const focused = document.activeElement === byId("seen");
   paintFramed(byId("seen"), result?.pixels ?? BLANK, 28, focused && {left: cursor.x, top: cursor.y, width: 1, height: 1});
 }
@@ -189,7 +194,12 @@ function shadeMap(layer, channel) {
 // The two digits that are compared: the winner and the runner-up, unless the reader chooses others.
 function comparedDigits() {
   const number = (id, otherwise) => byId(id).value === "" ? otherwise : Number(byId(id).value);
-  return [number("winner", result.first), number("rival", result.second)];
+  const digit = number("winner", result.first), rival = number("rival", result.second);
+  return [digit, rival !== digit ? rival : digit === result.first ? result.second : result.first];
+}
+
+function compareWinner() {
+  for (const id of ["winner", "rival"]) byId(id).value = "";
 }
 
 function renderDecision() {
@@ -200,6 +210,8 @@ function renderDecision() {
   const {logits, probabilities} = result, [digit, rival] = comparedDigits();
   const {parts, bias, difference} = compareDigits(result, digit, rival);
   const longest = Math.abs(parts[0].product) || 1;
+  for (const option of byId("winner").options) option.disabled = option.value === String(rival);
+  for (const option of byId("rival").options) option.disabled = option.value === String(digit);
   byId("digits").textContent = `${digit} − its weight for ${rival}`;
   byId("for").textContent = `for ${digit} →`;
   byId("against").textContent = `← for ${rival}`;
@@ -209,7 +221,7 @@ function renderDecision() {
     `(${formatted(logits[rival])}). All numbers are rounded.`;
   const total = logits.reduce((sum, logit) => sum + Math.exp(logit), 0);
   byId("softmax").replaceChildren(
-    `For ${digit}: `, ...power(logits[digit]), ` / ${rounded(total)}, or ${percent(probabilities[digit])}. `,
+    `For ${digit}: `, ...power(logits[digit]), ` divided by about ${rounded(total)}, or ${percent(probabilities[digit])}. `,
     `So ${digit} is `, ...power(difference), ` ≈ ${rounded(Math.exp(difference))} times as probable as ${rival}.`);
 }
 
@@ -229,7 +241,10 @@ function renderProduct(row, {map, average, weight, rivalWeight, product}, longes
 function addProduct() {
   const row = make("li");
   row.append(make("canvas"), make("span"), make("div"), make("small"), make("b"));
-  row.addEventListener("click", () => pin(fit({...chosen, layer: last, channel: Number(row.dataset.map)})));
+  row.addEventListener("click", () => {
+    const channel = Number(row.dataset.map);
+    pin({layer: last, channel, ...strongestPixel(last, channel)});
+  });
   byId("products").append(row);
 }
 
@@ -265,12 +280,12 @@ function studyPatches(mine) {
 // Colour the ink by what it does to the difference of the two logits; grey until that is known.
 function renderPatches() {
   const patches = result?.patches;
-  byId("legend").replaceChildren();
+  byId("legend").replaceChildren(result ? "Computing …" : "");
   byId("patches").textContent = "";
   if (!patches) return paintEffects(new Float32Array(784));
   const [digit, rival] = comparedDigits(), difference = result.logits[digit] - result.logits[rival];
   paintEffects(weighPixels(patches, difference, digit, rival));
-  byId("legend").append(make("b", "Blue", "for"), ` speaks for ${digit}, `, make("b", "orange", "against"), ` for ${rival}.`);
+  byId("legend").replaceChildren(make("b", "Blue", "for"), ` speaks for ${digit}, `, make("b", "orange", "against"), ` for ${rival}.`);
   byId("patches").textContent = describePatches(patches, difference, digit, rival);
 }
 
@@ -425,13 +440,13 @@ function describePaper({canvas, exact, number, own}) {
   if (canvas) return `The digit in the frame ${prepared}`;
   if (!exact) return `The drawing ${prepared}`;
   if (number === undefined) return "The image, changed here.";
-  const {index, label} = DATA.images[number];
-  return `Test image ${index}, ${own ? "changed here" : "unchanged"}. Its label: ${label}.`;
+  return `Test image ${DATA.images[number].index}, ${own ? "changed here" : "unchanged"}.`;
 }
 
 // Put something else on the drawing area; Undo brings back what was there. A stroke that is being drawn ends.
 function put(next) {
   endStroke();
+  if (!next.own) compareWinner();
   past.push(paper);
   if (past.length > STEPS) past.shift();
   future.length = 0;
@@ -511,6 +526,8 @@ drawing.addEventListener("lostpointercapture", event => {
   read();
 });
 byId("clear").addEventListener("click", () => {
+  byId("eraser").setAttribute("aria-pressed", false);
+  compareWinner();
   if (paper.message || paper.canvas || paper.ink.some(value => value > 0)) replace({ink: new Float32Array(SIDE ** 2), own: true});
 });
 byId("eraser").addEventListener("click", () => {
@@ -534,10 +551,11 @@ function changePixels(pixels) {
   replace({ink: enlarge(pixels), exact: true, number: paper.number, own: true});
 }
 
+// Ink becomes paper, and paper ink. What is paler than VISIBLE counts as paper.
 function switchPixel({x, y}) {
   cursor = {x, y};
   const pixels = Float32Array.from(result?.pixels ?? BLANK), k = y * 28 + x;
-  pixels[k] = pixels[k] < 0.5 ? 1 : 0;
+  pixels[k] = pixels[k] < VISIBLE ? 1 : 0;
   changePixels(pixels);
   describePixel();
 }
@@ -548,6 +566,10 @@ function describePixel() {
 }
 
 byId("seen").addEventListener("click", event => switchPixel(pixelAt(event, 28)));
+byId("strokes").addEventListener("click", event => {
+  const {x, y} = pixelAt(event, 28);
+  if (result) changePixels(emptyPatch(result.pixels, x, y));
+});
 byId("seen").addEventListener("focus", renderSeen);
 byId("seen").addEventListener("blur", renderSeen);
 byId("seen").addEventListener("keydown", event => {
@@ -662,13 +684,13 @@ document.addEventListener("paste", event => openPicture(event.clipboardData.file
 async function addTestImages() {
   const stream = new Blob([decode64(DATA.pixels)]).stream().pipeThrough(new DecompressionStream("deflate"));
   const bytes = new Uint8Array(await new Response(stream).arrayBuffer());
-  const groups = ["At random:", "Misread:"].map(name => addGroup(byId("images"), name));
+  const groups = ["Misread:", "At random:"].map(name => addGroup(byId("images"), name));
   DATA.images.forEach(({index, label}, number) => {
-    const misread = number >= DATA.random, canvas = make("canvas");
+    const misread = number < DATA.misread, canvas = make("canvas");
     const pixels = Float32Array.from(bytes.subarray(784 * number, 784 * (number + 1)), value => value / 255);
     setOption(canvas, `image-${number}`, `Test image ${index}, labelled ${label}${misread ? ", misread" : ""}`);
     canvas.addEventListener("click", () => pick(number));
-    groups[Number(misread)].append(canvas);
+    groups[misread ? 0 : 1].append(canvas);
     testImages.push({canvas, pixels});
   });
   paintTestImages();
@@ -774,13 +796,23 @@ function pin(pixel) {
 
 byId("enlarged").addEventListener("click", event => pin({...chosen, ...pixelAt(event, convolutions[chosen.layer].size)}));
 byId("layers").addEventListener("keydown", event => {
-  const [dx, dy] = ARROWS[event.key] ?? [0, 0], {layer, channel, x, y} = chosen;
-  if (!dx && !dy) return;
+  const next = nextPixel(event.key, event.shiftKey);
+  if (!next || event.ctrlKey || event.metaKey || event.altKey) return;
   event.preventDefault();
-  if (event.shiftKey) pin(fit({layer, channel, x: x + dx, y: y + dy}));
-  else pin(fit({layer: clamp(layer + dy, convolutions.length), channel: channel + dx, x, y}));
+  pinned = true;
+  choose(fit(next));
   mapCanvases[chosen.layer][chosen.channel].scrollIntoView({block: "nearest"});
 });
+
+// Where a key leads, or null: to another map, with Shift to another pixel of the same.
+function nextPixel(key, shift) {
+  const {layer, channel, x, y} = chosen, [dx, dy] = ARROWS[key] ?? [0, 0];
+  if (key === "Home") return {...chosen, layer: 0, channel: 0};
+  if (key === "End") return {...chosen, layer: last, channel: Infinity};
+  if (!dx && !dy) return null;
+  if (shift) return {layer, channel, x: x + dx, y: y + dy};
+  return {layer: clamp(layer + dy, convolutions.length), channel: channel + dx, x, y};
+}
 
 // The nearest pixel that there is.
 function fit({layer, channel, x, y}) {
@@ -814,11 +846,13 @@ if (location.hostname.endsWith(".github.io")) {  // there, the README and the no
   for (const link of document.querySelectorAll("a[href^='../']"))
     link.href = `${repository}/blob/HEAD/${link.getAttribute("href").slice(3)}`;
 }
-matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
-  readPalette();
-  paintTestImages();
-  read();
-});
+for (const query of ["(prefers-color-scheme: dark)", "print"]) {
+  matchMedia(query).addEventListener("change", () => {
+    readPalette();
+    paintTestImages();
+    read();
+  });
+}
 readPalette();
 for (let digit = 0; digit < 10; digit++) addBar(digit);
 convolutions.forEach(addLayer);
