@@ -878,6 +878,16 @@ def test_paper_shows_the_prediction_and_no_buttons(opened):
     assert opened.is_visible("#prediction") and opened.is_hidden("#undo")
 
 
+def test_paper_is_white_even_in_the_dark_and_keeps_the_strokes_that_count(open_page):
+    tab = open_page(color_scheme="dark")
+    tab.wait_for_selector("#patches:not(:empty)")
+    tab.evaluate("requestIdleCallback = () => {}")  # nothing is computed anew
+    tab.emulate_media(media="print", color_scheme="dark")
+    assert "speaks for" in tab.inner_text("#legend")
+    corner = "document.getElementById('strokes').getContext('2d').getImageData(0, 0, 1, 1).data[0]"
+    assert tab.evaluate(corner) == 255
+
+
 def test_no_other_script_runs(browser):
     tab = browser.new_page()
     tab.goto(build_page.PAGE.as_uri())

@@ -848,9 +848,12 @@ if (location.hostname.endsWith(".github.io")) {  // there, the README and the no
 }
 for (const query of ["(prefers-color-scheme: dark)", "print"]) {
   matchMedia(query).addEventListener("change", () => {
+    const patches = result?.patches;  // of the same image; a printer does not wait for new ones
     readPalette();
     paintTestImages();
     read();
+    if (result) result.patches = patches;
+    renderPatches();
   });
 }
 readPalette();
