@@ -131,5 +131,7 @@ def test_another_reduction_is_refused(monkeypatch):
 
 def test_every_published_record_names_a_clean_commit():
     for name in ("runs.jsonl", "study.jsonl"):
-        for record in load_records(store.EVIDENCE / name).values():
+        records = load_records(store.EVIDENCE / name)
+        assert records
+        for record in records.values():
             assert re.fullmatch(r"[0-9a-f]{10}", record["commit"]), record["recipe"]["name"]

@@ -117,6 +117,7 @@ def test_the_package_is_described_as_it_is():
     for name in written:
         folders = report.ROOT, package, package / "demo", package / "evidence"
         assert any((folder / name).exists() for folder in folders), name
+    paths += [*(report.ROOT / "tests").glob("*.py"), *package.rglob("*.html")]
     code = "\n".join(path.read_text(encoding="utf-8") for path in paths)
     for name in re.findall(r"`(?:\w+\.)?(\w{3,})`", text):  # functions, classes and tables
         assert re.search(rf"\b{name}\b", code), name

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from src import store
+from src.data import SPLITS
 from src.evidence import report
 from src.evidence.rows import study_rows
 from src.evidence.runner import missing, run_studies
@@ -164,4 +165,5 @@ def test_a_cluster_that_does_not_answer_or_mixes_runs_is_refused():
 
 def test_selection_uses_the_validation_split_alone():
     recipes = [recipe for study in SELECTION.values() for recipe in study.experiments.values()]
-    assert {recipe.split for recipe in recipes} == {"validation"}
+    images = {SPLITS[recipe.split].evaluate for recipe in recipes}
+    assert images == {SPLITS["validation"].evaluate}

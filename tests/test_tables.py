@@ -10,10 +10,10 @@ import pytest
 from conftest import ROOT, history
 
 from src import store
-from src.evidence import pictures, tables
+from src.evidence import pictures, report, tables
 from src.evidence.report import study_table
 from src.evidence.rows import load_rows, study_rows
-from src.evidence.studies import STUDIES, Study
+from src.evidence.studies import STUDIES, UNFINISHED, Study
 from src.evidence.values import facts_table, named_values
 from src.experiments import AUGMENTATION, BASIC
 
@@ -125,6 +125,12 @@ def test_a_study_compares_with_its_reference(evidence, monkeypatch):
         assert gains == pytest.approx(expected)
 
 
+def test_an_unfinished_study_lacks_runs():
+    for name in UNFINISHED:
+        recorded = sum(len(row.records) for row in ROWS()[name].values())
+        assert recorded < len(STUDIES[name].runs()), f"all runs of {name} are there: show it"
+
+
 @pytest.fixture
 def study_of(evidence, monkeypatch):
     """Records runs of the study "one", compared with its first label, by label and seed."""
@@ -184,6 +190,10 @@ def test_tables_and_pictures_without_runs_are_empty(evidence):
     results = tables.results_table(rows)
     assert "| **–** | **–** |" in results and ": m" not in results.partition("---")[2]
     assert len(pictures.steps(rows).axes[0].lines) == 1  # that of the target
+    for name, picture in report.PICTURES.items():
+        if name not in ("augmentation", "parameters"):  # these also show other files
+            assert picture.draw(rows).axes
+    assert pictures.parameters(rows, []).axes
 
 
 @cache

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 from torch import nn
 
+from ..data import SPLITS
 from ..experiments import STEPS, TARGET
 from ..plots import BLUE, GREY, RED, mark_target
 from .robustness import STRENGTHS, measure_robustness
@@ -33,7 +34,7 @@ def steps(rows: Rows) -> Figure:
     lengths = [len(history) for step in STEPS for history in rows[step][step].histories]
     count = max(lengths, default=1)
     epochs, first = range(1, count + 1), max(1, count - 7)
-    for number, (step, colour) in enumerate(zip(STEPS, (LIGHT_GREY, BLUE, RED)), 1):
+    for number, (step, colour) in enumerate(zip(STEPS, (LIGHT_GREY, BLUE, RED), strict=True), 1):
         histories = rows[step][step].histories
         if not histories:
             continue
@@ -84,7 +85,8 @@ def consistency(rows: Rows) -> Figure:
     axes.text(TARGET, 1.02, f"{TARGET} %", transform=axes.get_xaxis_transform(), **text)
     axes.set(xlim=(99, 99.65), ylim=(0, 102), ylabel="share of seeds (%)")
     axes.set_xlabel("accuracy that the last five epochs all reach, test (%)")
-    figure.legend(loc="outside upper center", ncols=4, fontsize=9)
+    if axes.lines[1:]:  # beside the target's
+        figure.legend(loc="outside upper center", ncols=4, fontsize=9)
     return figure
 
 
@@ -115,10 +117,15 @@ def study(name: str, rows: Mapping[str, Row]) -> Figure:
 
 
 def _axis_label(name: str) -> str:
-    recipes = STUDIES[name].experiments.values()
-    splits = {recipe.split.partition(",")[0] for recipe in recipes}  # the images to evaluate on
-    split = splits.pop() if len(splits) == 1 else "the fold"
-    return f"lowest of the last five epochs,\n{split} (%)"
+    """The lowest accuracy, and the images on which the study measures it."""
+    images = {SPLITS[recipe.split].evaluate for recipe in STUDIES[name].experiments.values()}
+    if images == {SPLITS["test"].evaluate}:
+        evaluated = "test"
+    elif images == {SPLITS["validation"].evaluate}:
+        evaluated = "validation"
+    else:
+        evaluated = "the fold"
+    return f"lowest of the last five epochs,\n{evaluated} (%)"
 
 
 def _draw_seeds(axes: Axes, rows: Sequence[Sequence[float]]) -> None:
@@ -191,9 +198,10 @@ def _worth(
     if claims:
         axes.plot(*zip(*claims), "x", color="black", ms=6, mew=1.5, label="others, as listed")
         _write_numbers(axes, claims)
+    axes.set(xlabel=xlabel, ylabel=ylabel, xscale="log")
     shown = [*quantities, *(quantity for quantity, _ in claims)]
-    limits = 0.85 * min(shown), 1.18 * max(shown)
-    axes.set(xlabel=xlabel, ylabel=ylabel, xscale="log", xlim=limits)
+    if shown:
+        axes.set_xlim(0.85 * min(shown), 1.18 * max(shown))
     axes.set_xticks(quantities, list(accuracies))
     axes.xaxis.set_minor_locator(NullLocator())
     mark_target(axes, TARGET)

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from torch import nn, optim
+from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Subset
 from torchvision import datasets, transforms
 
 from ..data import MEAN, STD
-from ..recipes import Experiment, build_model
+from ..recipes import OPTIMIZERS, Experiment, build_model
 
 WORKERS = 2
 
@@ -85,8 +85,7 @@ def measure(experiment: Experiment, root: Path, share: float, device: str) -> fl
     train_loader, test_loader = make_loaders(experiment, root, share)
     warm_up, _ = make_loaders(experiment, root, share / 10)
     model: nn.Module = build_model(experiment).to(device)
-    optimizer_class = getattr(optim, experiment.optimizer)
-    optimizer = optimizer_class(model.parameters(), **experiment.optimizer_args)
+    optimizer = OPTIMIZERS[experiment.optimizer](model.parameters(), **experiment.optimizer_args)
     average = None
     if experiment.ema_decay:
         update = get_ema_multi_avg_fn(experiment.ema_decay)
