@@ -104,7 +104,7 @@ def study(name: str, rows: Mapping[str, Row]) -> Figure:
     left, right = grid[0, 0], grid[0, -1]
     _draw_seeds(left, [row.lowest for row in shown])
     left.set_yticks(range(len(shown)), [row.label for row in shown])
-    left.set(xlabel=_axis_label(name), ylim=(len(shown) - 0.5, -0.5))
+    left.set(xlabel=_axis_label(name), ylim=(max(len(shown), 1) - 0.5, -0.5))
     if plan.reference:
         _draw_differences(right, shown)
         right.set(xlabel=f"difference from {plan.reference}\n(pp), 95 % interval")
