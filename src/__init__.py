@@ -3,7 +3,7 @@
 import re
 from importlib.metadata import PackageNotFoundError, version
 
-OLDEST_TORCH = (2, 4)
+OLDEST_TORCH = (2, 5)  # has the fused optimizers for MPS
 
 
 def check_torch(installed: str) -> None:

@@ -42,9 +42,9 @@ SPLITS = {
 SPLITS |= {
     "validation": SPLITS["fold 6"],
     "test": Split(train=(range(6 * FOLD),), evaluate=TEST),
-    "test, 50,000 images": Split(train=(range(5 * FOLD),), evaluate=TEST),  # as many as in a fold
+    "test, 50,000 images": Split(train=(range(5 * FOLD),), evaluate=TEST),  # as for a fold
 }
-# The folder that holds MNIST/raw/. A relative one is of the checkout, as in store.py.
+# The folder that holds MNIST/raw/. A relative path starts at the repository's folder.
 ROOT = Path(__file__).parent.parent / Path(os.environ.get("MNIST_ROOT") or "data").expanduser()
 MIRROR = "https://ossci-datasets.s3.amazonaws.com/mnist/"
 
@@ -104,10 +104,11 @@ def normalize(images: torch.Tensor) -> torch.Tensor:
 class Loader:
     """Batches of tensors that are already on the device: no workers, no Python code per image.
 
+    `images` are float32 in [0, 1], of shape (N, 1, H, W), and `labels` int64 of shape (N,).
     Iterating yields `(data, target)` of up to `batch_size` images, augmented if `augment` is given,
     and normalised or in [0, 1]. With a `generator` (on the CPU), every pass draws a new shuffle and
     new transforms from it: the same seed gives the same ones on every device. Without one, the
-    order is that of the data set.
+    order is that of the data set, and transforms come from PyTorch's global generator.
     """
 
     images: torch.Tensor
@@ -168,12 +169,15 @@ class RandomAffine(transforms.RandomAffine):
         mode = InterpolationMode(interpolation)
         super().__init__(float(degrees), translate, scale, float(shear), mode)
         if not 0 < scale[0] <= scale[1]:
-            raise ValueError("scale must be a range that rises from above 0")
+            raise ValueError("scale must be (low, high) with 0 < low <= high")
 
     def matrices(
         self, count: int, size: int = 28, generator: torch.Generator | None = None
     ) -> torch.Tensor:
-        """Random inverse transforms for `count` images of `size` × `size` pixels: (count, 2, 3)."""
+        """Random inverse transforms for `count` images of `size` × `size` pixels.
+
+        Returns float32 of shape (count, 2, 3), on the CPU.
+        """
 
         def uniform(low: float, high: float) -> torch.Tensor:
             return torch.empty(count).uniform_(low, high, generator=generator)

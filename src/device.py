@@ -25,7 +25,7 @@ TRAINING_PATH = [
     PACKAGE / f"{module}.py"
     for module in ("data", "models", "device", "training", "recipes", "experiments")
 ]
-# As they are when the package is imported: what is edited later does not run.
+# The files as they are imported: later edits do not run.
 SOURCE = b"".join(path.read_bytes() for path in TRAINING_PATH)
 
 
@@ -126,13 +126,14 @@ def _processor() -> str:
 
 
 def _read_commit() -> str | None:
-    """The checked-out commit, with "-dirty" if a file of the package differs; None without git."""
+    """The checked-out commit, with "-dirty" if a module differs from it; None without git."""
     root = PACKAGE.parent
     git = ["git", f"--git-dir={root / '.git'}", f"--work-tree={root}"]
     options = {"cwd": root, "capture_output": True, "encoding": "utf-8", "check": True}
     try:
         name = subprocess.run([*git, "rev-parse", "--short=10", "HEAD"], **options).stdout.strip()
-        changes = subprocess.run([*git, "status", "--porcelain", "--", "src"], **options).stdout
+        status = [*git, "status", "--porcelain", "--", "src/*.py"]
+        changes = subprocess.run(status, **options).stdout
     except (OSError, subprocess.CalledProcessError):
         return None
     return f"{name}-dirty" if changes else name

@@ -20,14 +20,8 @@ from torch import nn
 from . import store
 from .data import Loader, load_mnist
 from .device import configure, environment, hash_source, pick_device
-from .recipes import (
-    Experiment,
-    OneLineError,
-    build_augmentation,
-    build_model,
-    build_optimizer,
-    build_scheduler,
-)
+from .errors import OneLineError
+from .recipes import Experiment, build_augmentation, build_model, build_optimizer, build_scheduler
 from .training import DivergenceError, MovingAverage, Setup, fit, format_summary, predict
 
 TARGET = 99.4  # % accuracy: a run is consistent if each of its last five epochs reaches it
@@ -78,10 +72,12 @@ def run(
     """Train one recipe with one seed; returns the trained model and the record of the run.
 
     An interrupted run resumes after its last finished epoch, unless `fresh`. The record is appended
-    to `<file>.jsonl` in `store.OUTPUT`, or nowhere if `file` is None. Raises Interrupted on Ctrl-C,
-    DivergenceError if the loss is not finite, ValueError if the seed or the device is wrong.
+    to `<file>.jsonl` in `store.OUTPUT`, or nowhere if `file` is None. Raises Interrupted on Ctrl-C
+    during training, DivergenceError if the loss is not finite, ValueError if the seed, the device
+    or MNIST_REDUCED is wrong, RuntimeError if an archive of MNIST is missing or damaged.
     """
     started = time.perf_counter()
+    seed = _check_seed(seed)
     reduction = find_reduction()
     if reduction and reduction.epochs:
         experiment = replace(experiment, epochs=reduction.epochs)
@@ -89,13 +85,12 @@ def run(
     record = _describe(experiment, seed, setup)
     checkpoint = store.Checkpoint(record, _conditions(record, setup))
     failure = None
-    with nullcontext() if progress else redirect_stdout(io.StringIO()):
+    output = nullcontext() if progress else redirect_stdout(io.StringIO())
+    with output:
         if reduction:
             print(f"{reduction.name}: {reduction.images:,} images, and nothing is recorded.")
-        if fresh:
-            checkpoint.remove()
-        history = _resume(checkpoint, setup)
-        earlier = sum(epoch["seconds"] for epoch in history)
+        history = [] if fresh else _resume(checkpoint, setup)
+        earlier_seconds = sum(epoch["seconds"] for epoch in history)
         try:
             _train(setup, history, experiment.epochs, checkpoint)
             record["errors"] = _find_errors(setup)
@@ -103,7 +98,7 @@ def run(
             failure = error
             record["failed"] = str(error)
     record["history"] = history
-    record["seconds"] = earlier + time.perf_counter() - started
+    record["seconds"] = earlier_seconds + time.perf_counter() - started
     record["finished"] = datetime.now(UTC).isoformat(timespec="seconds")
     recorded = True
     if file is not None and not reduction:
@@ -119,7 +114,8 @@ def run(
 def prepare(experiment: Experiment, seed: int = 1, device: str | None = None) -> Setup:
     """What the recipe says, built: model, loaders, optimizer and so on.
 
-    Sets PyTorch's global seed. Raises ValueError if the seed or the device is wrong.
+    Sets PyTorch's global seed. Raises ValueError if the seed, the device or MNIST_REDUCED is wrong,
+    RuntimeError if an archive of MNIST is missing or damaged.
     """
     seed = _check_seed(seed)
     torch_device = pick_device(device)
@@ -140,8 +136,16 @@ def prepare(experiment: Experiment, seed: int = 1, device: str | None = None) ->
     scheduler = build_scheduler(experiment, optimizer, steps)
     average = MovingAverage(model, experiment.ema_decay) if experiment.ema_decay else None
     test_name = "Test set" if experiment.split == "test" else experiment.split.capitalize()
-    loaders = train_loader, test_loader
-    return Setup(torch_device, model, *loaders, optimizer, scheduler, average, test_name)
+    return Setup(
+        torch_device,
+        model,
+        train_loader,
+        test_loader,
+        optimizer,
+        scheduler,
+        average,
+        test_name,
+    )
 
 
 def _check_seed(seed: object) -> int:
@@ -184,7 +188,7 @@ def _describe(experiment: Experiment, seed: int, setup: Setup) -> dict:
     """The record of a run as far as it is known before the first epoch."""
     return {
         "recipe": asdict(experiment),
-        "seed": _check_seed(seed),
+        "seed": seed,
         **environment(setup.device),
         "train_size": len(setup.train_loader.images),
         "test_size": len(setup.test_loader.images),

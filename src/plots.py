@@ -3,6 +3,7 @@
 Every function but `show` returns a new figure; none reads a file or knows an experiment.
 """
 
+import copy
 import math
 from collections.abc import Mapping, Sequence
 
@@ -49,7 +50,7 @@ def digits(
     style = {"xycoords": "axes fraction", "ha": "right", "va": "center", "fontsize": 10}
     for axes, name in zip(grid[:, 0], rows):
         axes.annotate(name, (-0.1, 0.5), **style)
-    if limits != (0, 1):
+    if limits != (0, 1) and len(images):
         figure.colorbar(drawn, ax=grid, aspect=8, label="pixel value")
     return figure
 
@@ -126,7 +127,7 @@ def _draw_box(axes: Axes, corner: tuple[int, int], size: int, colour: str) -> No
 
 @torch.no_grad()
 def receptive_fields(layers: Mapping[str, nn.Module], image: torch.Tensor) -> Figure:
-    """What one output of each layer sees of an image of shape (1, 28, 28), on the CPU.
+    """What one output of each layer sees of an image of shape (1, 28, 28).
 
     The output is the one in the middle of its map. `layers` are applied one after the other, to 784
     images that have NaN in one pixel each: the output is NaN if it depends on that pixel.
@@ -134,7 +135,7 @@ def receptive_fields(layers: Mapping[str, nn.Module], image: torch.Tensor) -> Fi
     maps = torch.zeros(784, 784).fill_diagonal_(torch.nan).view(784, 1, 28, 28)
     figure, row = plt.subplots(1, len(layers), figsize=(1.2 * len(layers), 1.8), squeeze=False)
     for axes, (name, layer) in zip(row.flat, layers.items()):
-        maps = layer.cpu().eval()(maps)
+        maps = copy.deepcopy(layer).cpu().eval()(maps)
         seen = maps[:, 0, maps.shape[2] // 2, maps.shape[3] // 2].isnan().view(28, 28)
         height, width = (int(seen.any(dim).sum()) for dim in (1, 0))
         axes.imshow(image[0].cpu().numpy(), cmap="gray_r", vmin=0, vmax=1)

@@ -11,11 +11,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
-from frozendict import deepfreeze, frozendict
+from frozendict import deepfreeze
 from torch import nn, optim
 from torch.optim import lr_scheduler
 
 from .data import SPLITS, RandomAffine
+from .errors import OneLineError
 from .models import MODELS
 
 OPTIMIZERS = {
@@ -33,7 +34,7 @@ OPTIMIZERS = {
         optim.Rprop,
     )
 }
-FUSED = ("SGD", "Adam", "AdamW")  # have a fused implementation, the default here: it is faster
+FUSED = ("SGD", "Adam", "AdamW")  # their fused implementation is faster: it is the default here
 SCHEDULERS = {
     scheduler.__name__: scheduler
     for scheduler in (
@@ -49,13 +50,6 @@ SCHEDULERS = {
         lr_scheduler.CyclicLR,
     )
 }
-
-
-class OneLineError:
-    """Jupyter shows the message of such an error, without a traceback."""
-
-    def _render_traceback_(self) -> list[str]:
-        return [f"{type(self).__name__}: {self}"]
 
 
 class RecipeError(OneLineError, ValueError):
@@ -90,7 +84,7 @@ class Experiment:
             try:
                 json.dumps(value)  # as the record will hold it
             except TypeError as error:
-                raise RecipeError(f"{name}={value!r}: {error}") from None
+                raise RecipeError(f"{name}: {error}") from None
             object.__setattr__(self, name, deepfreeze(value))
         if self.split == "fold 6":
             object.__setattr__(self, "split", "validation")
@@ -107,7 +101,8 @@ def _check_values(experiment: Experiment) -> None:
 
     name = experiment.name
     valid = isinstance(name, str) and re.fullmatch(r"\w[\w .+-]{0,99}", name) is not None
-    require(valid, "name", "must be up to 100 letters, digits, spaces, '.', '+', '-' and '_'")
+    rule = "must be up to 100 letters, digits, spaces, '.', '+', '-' and '_'"
+    require(valid, "name", f"{rule}, and begin with a letter, a digit or '_'")
     for count in ("epochs", "batch_size"):
         value = getattr(experiment, count)
         require(type(value) is int and value > 0, count, "must be a positive integer")
@@ -182,7 +177,7 @@ def build_optimizer(
 
 def _optimizer_arguments(experiment: Experiment) -> Mapping:
     defaults = {"fused": True} if experiment.optimizer in FUSED else {}
-    return frozendict(defaults | experiment.optimizer_args)
+    return {**defaults, **experiment.optimizer_args}
 
 
 def build_scheduler(
@@ -194,4 +189,5 @@ def build_scheduler(
     defaults = {}
     if experiment.scheduler == "OneCycleLR":
         defaults = {"max_lr": optimizer.param_groups[0]["lr"], "total_steps": steps}
-    return SCHEDULERS[experiment.scheduler](optimizer, **defaults | experiment.scheduler_args)
+    arguments = {**defaults, **experiment.scheduler_args}
+    return SCHEDULERS[experiment.scheduler](optimizer, **arguments)

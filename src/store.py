@@ -20,7 +20,7 @@ import torch
 from filelock import FileLock, Timeout
 
 EVIDENCE = Path(__file__).parent.parent / "results"
-# A relative folder is one of the checkout, wherever a notebook or a command runs.
+# A relative path starts at the repository's folder, wherever a notebook or a command runs.
 OUTPUT = EVIDENCE.parent / Path(os.environ.get("MNIST_RESULTS") or "results/local").expanduser()
 LOCK_TIMEOUT = 10  # seconds
 
@@ -36,8 +36,9 @@ def run_key(recipe: dict, seed: int) -> str:
 
 
 def platform(record: dict) -> str:
-    """The kind of device and the version of PyTorch with which a record was made."""
-    precision = record["recipe"].get("precision")  # of older records, instead of the version
+    """The kind of device and the version of PyTorch of a record, or of `device.environment`."""
+    recipe = record.get("recipe", {})
+    precision = recipe.get("precision")  # of older records, instead of the version
     return f"{record['device']}, {precision or record['torch'].partition('+')[0]}"
 
 
@@ -177,7 +178,8 @@ class Checkpoint:
     def load(self) -> tuple[dict | None, list[dict]]:
         """What was saved: the state of the setup, and the history; None and [] without a file.
 
-        A file that is damaged, or was saved under other conditions, is reported and ignored.
+        A file that cannot be read, is damaged or was saved under other conditions is reported and
+        ignored.
         """
         try:
             saved = torch.load(self.path, map_location="cpu", weights_only=True)
@@ -186,6 +188,8 @@ class Checkpoint:
             fault = "was saved with other code, or another PyTorch, processor or number of threads"
         except FileNotFoundError:
             return None, []
+        except PermissionError as error:
+            fault = f"cannot be read ({error.strerror})"
         except Exception:  # whatever damaged bytes make the unpickler raise
             fault = "is damaged"
         print(f"{self.path.name} {fault}: starting over", file=sys.stderr)

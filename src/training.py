@@ -18,6 +18,7 @@ from torch.optim.lr_scheduler import CyclicLR, LRScheduler, OneCycleLR
 from tqdm import tqdm
 
 from .data import Loader
+from .errors import OneLineError
 
 REFRESH = 20  # batches between updates of the progress bar: reading the loss synchronises a GPU
 
@@ -69,7 +70,7 @@ def test(
     return loss, accuracy
 
 
-class DivergenceError(RuntimeError):
+class DivergenceError(OneLineError, RuntimeError):
     """The loss is not finite; `experiments.run` sets `record` to the record of the run so far."""
 
     record: dict | None = None
@@ -221,17 +222,17 @@ def fit(setup: Setup, epochs: Iterable[int]) -> Iterator[dict]:
     `CyclicLR` step after every batch, any other scheduler after every epoch.
     """
     model, device, optimizer = setup.model, setup.device, setup.optimizer
-    steps_per_batch = isinstance(setup.scheduler, (OneCycleLR, CyclicLR))
+    steps_every_batch = isinstance(setup.scheduler, (OneCycleLR, CyclicLR))
     for epoch in epochs:
         print(f"EPOCH: {epoch}")
         started = time.perf_counter()
         learning_rate = optimizer.param_groups[0]["lr"]
-        scheduler = setup.scheduler if steps_per_batch else None
+        scheduler = setup.scheduler if steps_every_batch else None
         train_loss, train_accuracy = train(
             model, device, setup.train_loader, optimizer, scheduler, setup.average
         )
         seconds = time.perf_counter() - started
-        if setup.scheduler and not steps_per_batch:
+        if setup.scheduler and not steps_every_batch:
             setup.scheduler.step()
         test_loss, test_accuracy = test(setup.tested, device, setup.test_loader, setup.test_name)
         yield {

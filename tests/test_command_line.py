@@ -99,6 +99,6 @@ def test_an_older_pytorch_is_one_line(installed):
         src.check_torch(installed)
 
 
-@pytest.mark.parametrize("installed", ["2.4.0", "2.10.0a0+git", "3.0"])
+@pytest.mark.parametrize("installed", ["2.5.0", "2.10.0a0+git", "3.0"])
 def test_a_newer_pytorch_is_accepted(installed):
     src.check_torch(installed)

@@ -9,7 +9,7 @@ import torch
 
 from src import device, store
 from src.data import Loader
-from src.evidence import report
+from src.evidence.publish import publish
 from src.experiments import BASIC, STEPS, load_model, run
 from src.store import load_records
 from src.training import DivergenceError, predict
@@ -45,7 +45,7 @@ def test_only_publishing_changes_the_evidence(tiny, output, evidence, monkeypatc
         assert [path.name for path in output.glob("*.pt")] == weights
     assert not any(evidence.iterdir())
     for _ in range(2):  # the second time, nothing is new
-        report.publish()
+        publish()
         (record,) = (evidence / "runs.jsonl").read_text(encoding="utf-8").splitlines()
         assert json.loads(record)["seed"] == 1  # the unchanged step
     assert (evidence / "basic.pt").read_bytes() == (output / "basic.pt").read_bytes()
@@ -55,10 +55,40 @@ def test_only_publishing_changes_the_evidence(tiny, output, evidence, monkeypatc
 def test_only_the_newest_run_of_a_step_is_published(tiny, output, evidence, monkeypatch):
     monkeypatch.setitem(STEPS, "basic", tiny)
     _, record = run(tiny, progress=False)
-    store.append_records(output / "runs.jsonl", [{**record, "torch": "2.9.1"}])
-    report.publish()
-    (published,) = load_records(evidence / "runs.jsonl").values()
-    assert published["torch"] == "2.9.1"
+    newest = {**record, "torch": "2.9.1", "finished": "2999-01-01T00:00:00+00:00"}
+    store.append_records(output / "runs.jsonl", [newest])
+    for _ in range(2):
+        publish()
+        (published,) = load_records(evidence / "runs.jsonl").values()
+        assert published["torch"] == "2.9.1"
+
+
+def test_an_older_run_of_a_step_does_not_replace_a_published_one(
+    tiny, output, evidence, monkeypatch
+):
+    monkeypatch.setitem(STEPS, "basic", tiny)
+    _, record = run(tiny, progress=False)
+    newer = {**record, "finished": "2999-01-01T00:00:00+00:00"}  # from another machine
+    store.append_records(evidence / "runs.jsonl", [newer])
+    publish()
+    assert [*load_records(evidence / "runs.jsonl").values()] == [newer]
+    assert not (evidence / "basic.pt").exists()
+
+
+def test_only_a_benchmark_of_committed_code_is_published(output, evidence, capsys):
+    own = output / "bench.json"
+    for commit, published in (("0123456789-dirty", False), ("0123456789", True)):
+        output.mkdir(exist_ok=True)
+        own.write_text(json.dumps({"commit": commit}), encoding="utf-8")
+        publish()
+        assert (evidence / "bench.json").exists() == published != own.exists()
+    assert "not published: the benchmark, made with uncommitted code" in capsys.readouterr().err
+
+
+def test_the_evidence_is_not_published_onto_itself(evidence, monkeypatch):
+    monkeypatch.setattr(store, "OUTPUT", evidence)
+    with pytest.raises(ValueError, match="MNIST_RESULTS is the folder of the evidence"):
+        publish()
 
 
 def test_a_run_of_a_step_that_diverges_is_recorded_and_not_published(
@@ -70,7 +100,7 @@ def test_a_run_of_a_step_that_diverges_is_recorded_and_not_published(
         run(diverging, progress=False)
     (record,) = load_records(output / "runs.jsonl").values()
     assert record["failed"] == str(raised.value) and raised.value.record["failed"]
-    report.publish()
+    publish()
     assert not any(evidence.iterdir())
 
 
@@ -79,9 +109,9 @@ def test_a_run_with_uncommitted_code_is_not_published(tiny, output, evidence, mo
     for commit in ("0123456789-dirty", None):
         monkeypatch.setattr(device, "COMMIT", commit)
         run(tiny, progress=False)
-        report.publish()
-        message = "not published: basic, seed 1 was run with uncommitted code"
-        assert message in capsys.readouterr().err
+        publish()
+        reason = "outside a git clone" if commit is None else "with uncommitted code"
+        assert f"not published: basic, seed 1, made {reason}: " in capsys.readouterr().err
     assert not any(evidence.iterdir())
 
 

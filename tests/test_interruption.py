@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from src import device
+from src import device, store
 from src.experiments import AUGMENTATION, BASIC, run
 from src.models import MODELS
 
@@ -107,6 +107,14 @@ def test_a_resumed_run_says_where_it_resumes(interrupted, capsys):
     assert [line for line in lines if line.startswith("EPOCH")] == ["EPOCH: 2", "EPOCH: 3"]
 
 
+def test_a_fresh_run_does_not_resume_even_if_the_checkpoint_cannot_be_deleted(
+    interrupted, monkeypatch, capsys
+):
+    monkeypatch.setattr(store.Checkpoint, "remove", lambda self: None)
+    run(BASIC, fresh=True)
+    assert "Resuming" not in capsys.readouterr().out
+
+
 def test_a_fresh_run_and_one_of_another_recipe_or_seed_do_not_resume_it(interrupted, capsys):
     run(replace(BASIC, optimizer_args={"lr": 0.001}))
     run(BASIC, seed=2)
@@ -155,6 +163,7 @@ def test_a_record_names_the_code_that_was_imported_not_a_later_edit(tmp_path):
     git = ["git", "-c", "user.name=me", "-c", "user.email=me", "-C", str(tmp_path)]
     for words in (["init"], ["add", "."], ["commit", "-m", "all"]):
         subprocess.run([*git, *words], check=True, capture_output=True)
+    (package / ".DS_Store").write_text("of no module")
     code = """
 from src import device, models
 def describe():

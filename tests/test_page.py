@@ -724,6 +724,18 @@ def test_the_arrow_keys_walk_through_the_test_images(open_page):
     assert label() == labels[0]
 
 
+def test_an_image_can_be_picked_after_more_steps_than_undo_keeps(opened):
+    opened.locator("#images canvas").first.click()
+    opened.locator("#seen").focus()
+    for key in ("Space", "Control+z"):
+        for _ in range(101):
+            opened.keyboard.press(key)
+    opened.locator("#images canvas").last.click()
+    opened.keyboard.press("Control+z")
+    draw(opened, STROKES[7])
+    assert read_digit_of(opened) == 7
+
+
 def test_misread_images_are_marked_and_misread(opened):
     misread = opened.locator("#images canvas[title$=misread]")
     for number in (0, 1, 2, -1):

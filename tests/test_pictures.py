@@ -51,6 +51,25 @@ def test_a_study_shows_every_seed_and_the_interval_of_each_difference(monkeypatc
     assert intervals[1] == [[0.1, 1], [0.24, 1]]
 
 
+def test_steps_of_different_lengths_are_drawn():
+    lengths = {"basic": 3, "regularization": 12, "augmentation": 15}
+    rows = {
+        step: {step: row(step, [99.5], histories=[history(*[99.5] * length)])}
+        for step, length in lengths.items()
+    }
+    whole, _ = pictures.steps(rows).axes
+    assert [len(line.get_xdata()) for line in whole.lines[:3]] == [*lengths.values()]
+
+
+def test_seeds_that_do_not_train_count_in_the_share_of_consistent_seeds():
+    half = Row("a", [{}, {}], [history(99.5)], [99.5], [99.5], 1)  # one of two seeds trains
+    rows = {"original": {"regularization": half, "augmentation": half}}
+    rows |= {step: {step: half} for step in ("regularization", "augmentation")}
+    curve = pictures.consistency(rows).axes[0].lines[0]
+    shares = dict(zip(curve.get_xdata().tolist(), curve.get_ydata().tolist()))
+    assert shares[99.5] == 50
+
+
 def test_a_study_names_the_images_that_it_evaluates(monkeypatch):
     rows = {"a": row("a", [99.1, 99.2]), "b": row("b", [99.3, 99.3])}
     for splits, name in (

@@ -26,6 +26,7 @@ SAME = [nn.Conv2d(1, 4, 3, padding="same"), nn.Conv2d(4, 4, 5, stride=2)]
 def test_receptive_fields_are_those_of_autograd(name):
     features = [*MODELS[name]().features][:8] if name in MODELS else SAME
     axes = plots.receptive_fields(dict(enumerate(features)), torch.rand(1, 28, 28)).axes
+    assert all(layer.training for layer in features)  # the caller's layers stay as they are
     image, maps = torch.rand(1, 1, 28, 28, requires_grad=True), None
     for number, layer in enumerate(features):
         part = copy.deepcopy(layer[0] if isinstance(layer, nn.Sequential) else layer)

@@ -188,11 +188,12 @@ def test_the_examples_work_as_they_stand(monkeypatch, smoke, capsys):
 
 
 FLOORS = [
-    *("data", "models", "device", "store", "training", "recipes", "experiments", "plots"),
+    *("errors", "data", "models", "device", "store", "training", "recipes", "experiments", "plots"),
     *("demo.ink", "demo.digits", "demo.build_page", "evidence.studies", "evidence.measures"),
     *("evidence.rows",),
     *("evidence.runner", "evidence.robustness", "evidence.usual_pipeline", "evidence.benchmark"),
-    *("evidence.tables", "evidence.values", "evidence.pictures", "evidence.report", "__main__"),
+    *("evidence.publish", "evidence.tables", "evidence.values", "evidence.pictures"),
+    *("evidence.report", "__main__"),
 ]
 SOURCES = {
     ".".join(path.relative_to(report.ROOT / "src").with_suffix("").parts): path.read_text("utf-8")

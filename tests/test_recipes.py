@@ -50,13 +50,15 @@ def test_every_optimizer_that_is_offered_trains(optimizer, smoke, output):
         ("augmentation", {"degree": 7}, "unexpected keyword argument 'degree'"),
         ("augmentation", {"translate": None}, "augmentation={'translate': None}: translate"),
         ("augmentation", {"scale": (-1, 1)}, "scale values should be positive"),
-        ("augmentation", {"scale": (1.1, 0.9)}, "scale must be a range that rises from above 0"),
+        ("augmentation", {"scale": (1.1, 0.9)}, "scale must be (low, high) with 0 < low <= high"),
         ("augmentation", {"interpolation": "linear"}, "'linear' is not a valid Interpolation"),
         ("epochs", 0, "epochs=0: must be a positive integer"),
         ("batch_size", "128", "batch_size='128': must be a positive integer"),
         ("normalized", "no", "normalized='no': must be True or False"),
         ("ema_decay", 1, "ema_decay=1: must be None or between 0 and 1"),
         ("split", "train", "split='train': choose one of fold 1"),
+        ("name", "-a", "and begin with a letter"),
+        ("model_args", {"dropout": torch.zeros(2, 2)}, "model_args: Object of type Tensor is not"),
     ],
 )
 def test_a_wrong_recipe_is_refused_in_one_line(field, value, message):

@@ -1,16 +1,17 @@
 """Studies run what is missing, here or on a cluster, and never select on the test set."""
 
 import gc
+import os
 from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from src import store
+from src import device, store
 from src.data import SPLITS
-from src.evidence import report
-from src.evidence.rows import study_rows
+from src.evidence.publish import publish
+from src.evidence.rows import load_rows, study_rows
 from src.evidence.runner import missing, run_studies
 from src.evidence.studies import SELECTION, STUDIES, Study, sweep, vary
 from src.evidence.tables import study_table
@@ -51,7 +52,7 @@ def test_a_study_runs_what_is_missing_and_shares_common_runs(tiny, study, cli, o
     assert cli("study", "--list", "one").out == f"{'one':28}   2 of   2 runs   ?\n"
     assert seeds(study_rows("one")) == [[], []]  # what is run is the reader's
     for _ in range(2):  # the second time, nothing is new
-        report.publish()
+        publish()
         assert seeds(study_rows("one")) == [[1], [1]] and seeds(study_rows("two")) == [[1, 2]]
         assert len((store.EVIDENCE / "study.jsonl").read_text("utf-8").splitlines()) == 3
     assert len((output / "study.jsonl").read_text("utf-8").splitlines()) == 3  # each once
@@ -102,9 +103,26 @@ def test_a_study_continues_after_a_run_that_diverges(tiny, study):
     study("one", {"bad": diverging, "good": tiny}, "bad", seeds=1)
     run_studies(["one"], jobs=1, device="cpu")
     assert missing(["one"], HERE) == []
-    report.publish()
-    bad, _ = study_table("one", study_rows("one")).splitlines()[2:]
-    assert bad.startswith("| bad | – (0 of 1 seeds train) | – | 0 of 1 ")
+    publish()
+    bad, _ = study_table("one", load_rows(["one"])).splitlines()[2:]
+    assert bad.startswith("| bad | – (0 of 1 seeds learn) | – | 0 of 1 ")
+
+
+def test_runs_of_uncommitted_code_that_has_changed_are_made_again(
+    tiny, study, evidence, monkeypatch, capsys
+):
+    study("one", {"a": tiny}, seeds=1)
+    monkeypatch.setattr(device, "COMMIT", "0123456789-dirty")
+    run_studies(["one"], jobs=1, device="cpu")
+    assert missing(["one"], HERE) == []  # while this code is there
+    publish()
+    assert "not published: 1 of 1 runs of the studies, made with" in capsys.readouterr().err
+    monkeypatch.setattr(device, "COMMIT", "9876543210")
+    assert len(missing(["one"], HERE)) == 1
+    run_studies(["one"], jobs=1, device="cpu")
+    publish()
+    (record,) = load_records(evidence / "study.jsonl").values()
+    assert record["commit"] == "9876543210"
 
 
 def test_variations_change_what_they_name():
@@ -128,11 +146,23 @@ def start_cluster(workers, threads):
 
 
 def test_a_study_on_a_dask_cluster_records_its_runs(output, study, monkeypatch):
+    def shorten():
+        """Give the runs of a worker 2,000 images, and the commit of these tests."""
+        from src import device, experiments
+
+        device.COMMIT = "0123456789"
+        load = experiments.load_mnist
+        experiments.load_mnist = lambda split, device, _limit: load(split, device, 2_000)
+
     study("one", {"a": replace(BASIC, epochs=1)}, seeds=2)
-    monkeypatch.setenv("MNIST_REDUCED", "1")  # in the workers
     monkeypatch.setenv("MNIST_RESULTS", str(output / "of the workers"))
-    with start_cluster(workers=2, threads=1) as cluster:  # with one, joblib stays here
-        monkeypatch.setenv("MNIST_REDUCED", "0")
+    with start_cluster(workers=2, threads=1) as cluster:
+        with cluster.get_client() as client:
+            client.run(lambda: os.environ.update(MNIST_REDUCED="classroom"))
+            with pytest.raises(RuntimeError, match="a worker has MNIST_REDUCED set"):
+                run_studies(["one"], device="cpu", scheduler=cluster.scheduler_address)
+            client.run(lambda: os.environ.pop("MNIST_REDUCED"))
+            client.run(shorten)
         run_studies(["one"], device="cpu", scheduler=cluster.scheduler_address)
         assert missing(["one"], HERE) == []
         assert {run["test_size"] for run in load_records(output / "study.jsonl").values()} == {
@@ -160,6 +190,9 @@ def test_a_cluster_that_does_not_answer_or_mixes_runs_is_refused():
         run_studies([], scheduler="abacus")
     refused = pytest.raises(RuntimeError, match="--nthreads 1")
     with start_cluster(workers=1, threads=2) as cluster, refused:
+        run_studies([], scheduler=cluster.scheduler_address)
+    refused = pytest.raises(RuntimeError, match="the cluster has one worker")
+    with start_cluster(workers=1, threads=1) as cluster, refused:
         run_studies([], scheduler=cluster.scheduler_address)
 
 

@@ -11,10 +11,9 @@ from conftest import ROOT, history
 
 from src import store
 from src.evidence import pictures, report, tables
-from src.evidence.report import study_table
 from src.evidence.rows import load_rows, study_rows
 from src.evidence.studies import STUDIES, UNFINISHED, Study
-from src.evidence.values import facts_table, named_values
+from src.evidence.values import facts_table, named_values, quote_row
 from src.experiments import AUGMENTATION, BASIC
 
 ROWS = cache(load_rows)
@@ -52,15 +51,15 @@ BELOW, COLLAPSED = history(98, 99.5, 99.3, 99.5, 99.5, 99.5), history(10, 10, 10
         ([GOOD, BELOW], "99.40 ± 0.14 | 1 of 2 (1.2 to 98.8 %) | 99.55 ± 0.07"),
         (
             [LOW, COLLAPSED, None],
-            "99.40 (1 of 3 seeds train) | 1 of 3 (0.8 to 90.6 %) | 99.50 (1 of 3 seeds train)",
+            "99.40 (1 of 3 seeds learn) | 1 of 3 (0.8 to 90.6 %) | 99.50 (1 of 3 seeds learn)",
         ),
-        ([None], "– (0 of 1 seeds train) | 0 of 1 (0.0 to 97.5 %) | – (0 of 1 seeds train)"),
+        ([None], "– (0 of 1 seeds learn) | 0 of 1 (0.0 to 97.5 %) | – (0 of 1 seeds learn)"),
         ([history(99.0, 99.2)], "– | – | 99.20"),
     ],
 )
 def test_a_study_table_counts_the_consistent_seeds_and_those_that_train(runs, row, one):
     one(*runs)
-    table = tables.study_table("one", study_rows("one"))
+    table = tables.study_table("one", load_rows(["one"]))
     assert table.splitlines()[2:] == [f"| a | {row} |"]
 
 
@@ -81,6 +80,12 @@ def test_a_difference_is_resolved_by_its_interval_before_rounding(difference, te
     assert tables.format_difference(difference) == text
 
 
+def test_what_is_known_of_seeds_that_do_not_train_can_be_quoted(one):
+    one(None, COLLAPSED)
+    (row,) = study_rows("one")
+    assert quote_row(row)["train"] == "0 of 2" and quote_row(row)["consistent"] == "0 of 2"
+
+
 @pytest.mark.parametrize(
     "values, text",
     [
@@ -98,6 +103,11 @@ def test_the_interval_of_a_mean_is_rounded_outward(evidence):
     for seed, accuracy in enumerate([99.40, 99.41, 99.44], 1):
         save(BASIC, seed, history(*[accuracy] * 5), seconds=1, threads=1)
     assert named_values(load_rows())["basic/mean"] == "99.42 (99.36 to 99.47)"
+
+
+def test_the_mean_of_one_seed_has_no_interval(evidence):
+    save(BASIC, 1, history(*[99.4] * 5), seconds=1, threads=1)
+    assert named_values(load_rows())["basic/mean"] == "99.40 (one seed)"
 
 
 @pytest.mark.parametrize(
@@ -143,7 +153,7 @@ def study_of(evidence, monkeypatch):
             for seed, run in enumerate(runs, 1):
                 save(recipes[label], seed, run)
         monkeypatch.setitem(STUDIES, "one", Study("?", "x", recipes, next(iter(recipes))))
-        return study_rows("one")
+        return load_rows(["one"])
 
     return save_all
 
@@ -168,7 +178,7 @@ def test_runs_of_fewer_than_five_epochs_are_not_compared(study_of, monkeypatch):
     rows = study_of({"a": [long, GOOD], "b": [short, short], "c": [BELOW, LOW]})
     assert "| b | – | – | – | 99.30 ± 0.00 |" in tables.study_table("one", rows)
     monkeypatch.setattr(tables, "UNFINISHED", [name for name in STUDIES if name != "one"])
-    table = tables.resolution_table({"one": {row.label: row for row in rows}})
+    table = tables.resolution_table(rows)
     assert table.endswith(" for 1 |")
 
 
@@ -215,7 +225,7 @@ def recorded(seeds=None, **changes):
 
 def cells_of(study):
     """The cells of a study's table, row by row."""
-    lines = study_table(study, ROWS()).splitlines()[2:]
+    lines = tables.study_table(study, ROWS()).splitlines()[2:]
     return [line.strip("| ").split(" | ") for line in lines]
 
 

@@ -76,10 +76,16 @@ def benchmark(
             arguments = STEPS[step], Path(root), share, str(torch_device)
             seconds[step][name].append(_measure_in_new_process(PIPELINES[name], *arguments))
     record = {**environment(torch_device), "turns": turns, "share": share, "seconds": seconds}
-    if not quick and list(steps) == list(STEPS):
+    if not quick and set(steps) == set(STEPS):
         with store.atomic_write(store.OUTPUT / "bench.json") as temporary:
             temporary.write_text(json.dumps(record) + "\n", encoding="utf-8", newline="\n")
     return record
+
+
+def load_benchmark(folder: Path) -> dict | None:
+    """The benchmark that is recorded in a folder, if there is one."""
+    path = folder / "bench.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
 def extract_mnist(root: Path) -> None:

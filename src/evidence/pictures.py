@@ -33,19 +33,20 @@ def steps(rows: Rows) -> Figure:
     below = []
     lengths = [len(history) for step in STEPS for history in rows[step][step].histories]
     count = max(lengths, default=1)
-    epochs, first = range(1, count + 1), max(1, count - 7)
+    first = max(1, count - 7)
     for number, (step, colour) in enumerate(zip(STEPS, (LIGHT_GREY, BLUE, RED), strict=True), 1):
         histories = rows[step][step].histories
         if not histories:
             continue
         values = np.array([[epoch["test_accuracy"] for epoch in history] for history in histories])
+        epochs = range(1, values.shape[1] + 1)
         name, seeds = f"step {number}", len(values)
         label = f"{name}: {format_number(mean(values[:, -1].tolist()))} % ({seeds} seeds)"
         whole.fill_between(epochs, values.min(0), values.max(0), color=colour, alpha=0.25, lw=0)
         end.plot(epochs, values.T, color=colour, lw=0.9, alpha=min(0.5, 20 / seeds))
         for axes in (whole, end):
             axes.plot(epochs, values.mean(0), "o-", ms=4, color=colour, label=label)
-        if values[:, first - 1 :].max() < ENLARGED[0]:
+        if values[:, -8:].max() < ENLARGED[0]:
             below.append(name)
     title = "Last epochs of every seed" + "".join(f" ({name} is below)" for name in below)
     whole.set(title="Mean and range over the seeds", ylim=(96, 99.9))
@@ -72,9 +73,10 @@ def consistency(rows: Rows) -> Figure:
     }
     figure, axes = plt.subplots(figsize=(9.6, 3.4))
     for name, (row, colour, style) in curves.items():
-        values = sorted(row.lowest)
-        if not values:
+        if not row.records:
             continue
+        failed = len(row.records) - len(row.lowest)  # they reach no accuracy that is shown
+        values = [0.0] * failed + sorted(row.lowest)
         # Every seed reaches the first value, and one seed fewer each next one.
         shares = [100 * (1 - index / len(values)) for index in range(len(values))]
         label = f"{name} ({len(values)} seeds)"
@@ -160,8 +162,7 @@ def _stack(values: Sequence[float]) -> list[int]:
 
 def epochs(rows: Rows) -> Figure:
     """What an epoch is worth: the lowest accuracy over the number of epochs."""
-    samples = {row.label: row.lowest for row in rows["epochs"].values() if row.all_train}
-    samples = {label: values for label, values in samples.items() if not math.isnan(values[0])}
+    samples = {row.label: row.lowest for row in rows["epochs"].values() if row.is_comparable}
     return _worth(samples, "epochs", "lowest of the last five epochs (%)")
 
 

@@ -8,10 +8,8 @@ it, `check` says what does not agree.
 import hashlib
 import json
 import re
-import shutil
-import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,7 +22,8 @@ from .. import plots, store
 from ..demo import build_page
 from ..experiments import STEPS, find_reduction
 from . import pictures, tables
-from .rows import load_rows, load_study_records, seed1_record
+from .publish import publish
+from .rows import load_rows, seed1_record
 from .studies import STUDIES, UNFINISHED
 from .tables import Rows
 from .values import facts_table, fill_in, named_values
@@ -32,11 +31,6 @@ from .values import facts_table, fill_in, named_values
 ROOT = Path(__file__).parent.parent.parent
 README, EVIDENCE, IMAGES = ROOT / "README.md", ROOT / "results" / "README.md", ROOT / "images"
 NOTEBOOKS = {step: ROOT / "Notebooks" / f"MNIST_{step}.ipynb" for step in STEPS}
-
-
-def study_table(name: str, rows: Rows) -> str:
-    """The table of a study."""
-    return tables.study_table(name, rows[name].values())
 
 
 def log_of_step_3(_: Rows) -> str:
@@ -57,7 +51,7 @@ TABLES: dict[Path, dict[str, Callable[[Rows], str]]] = {
     EVIDENCE: {
         "facts": facts_table,
         "steps": tables.steps_table,
-        **{name: partial(study_table, name) for name in SWEEPS},
+        **{name: partial(tables.study_table, name) for name in SWEEPS},
         "resolution": tables.resolution_table,
         "claims": tables.claims_table,
         "speed": tables.recorded_speed_table,
@@ -111,7 +105,7 @@ def draw(name: str) -> Figure:
 
 def table(name: str) -> str:
     """The table of a study, as Markdown."""
-    return study_table(name, load_rows())
+    return tables.study_table(name, load_rows([name]))
 
 
 def page_numbers(rows: Rows) -> dict[str, str]:
@@ -123,72 +117,6 @@ def page_numbers(rows: Rows) -> dict[str, str]:
 def misread_images() -> list[int]:
     """The test images that the network of the page misclassifies: those of the recorded run."""
     return [index for index, _ in seed1_record("augmentation")["errors"]]
-
-
-def publish() -> None:
-    """Append what was run here to the evidence: the steps, the studies, a benchmark."""
-    for step in STEPS:
-        _publish_step(step)
-    _publish_studies()
-    _publish_benchmark()
-
-
-def _publish_step(step: str) -> None:
-    """The newest run of an unchanged step with seed 1, and its weights."""
-    key = store.run_key(asdict(STEPS[step]), 1)
-    published = store.load_records(store.EVIDENCE / "runs.jsonl").values()
-    known = {(store.record_key(record), record.get("finished")) for record in published}
-    own = store.load_records(store.OUTPUT / "runs.jsonl").values()
-    new = [
-        record
-        for record in own
-        if store.run_key(record["recipe"], record["seed"]) == key
-        and "failed" not in record
-        and (store.record_key(record), record["finished"]) not in known
-        and _is_clean(record)
-    ]
-    if new:  # the weights first: if this is interrupted, the next time completes it
-        _copy_to_evidence(f"{step}.pt")
-        store.append_records(store.EVIDENCE / "runs.jsonl", new[-1:])
-
-
-def _publish_studies() -> None:
-    """The runs of the studies that are not recorded yet; a recorded one is never replaced."""
-    published = load_study_records()
-    runs = [run for study in STUDIES.values() for run in study.runs()]
-    wanted = {store.run_key(asdict(experiment), seed) for experiment, seed in runs}
-    own = store.load_records(store.OUTPUT / "study.jsonl")
-    new = [
-        record
-        for key, record in own.items()
-        if key not in published
-        and store.run_key(record["recipe"], record["seed"]) in wanted
-        and _is_clean(record)
-    ]
-    if new:
-        store.append_records(store.EVIDENCE / "study.jsonl", new)
-
-
-def _is_clean(record: dict) -> bool:
-    """Whether a record names the commit that made it; else it is named, and not published."""
-    commit = record["commit"]
-    clean = commit is not None and not commit.endswith("-dirty")
-    if not clean:
-        name = f"{record['recipe']['name']}, seed {record['seed']}"
-        print(f"not published: {name} was run with uncommitted code", file=sys.stderr)
-    return clean
-
-
-def _copy_to_evidence(name: str) -> None:
-    with store.atomic_write(store.EVIDENCE / name) as temporary:
-        shutil.copyfile(store.OUTPUT / name, temporary)
-
-
-def _publish_benchmark() -> None:
-    own = store.OUTPUT / "bench.json"
-    if own.exists():
-        _copy_to_evidence(own.name)
-        own.unlink()
 
 
 def write() -> None:
@@ -295,7 +223,7 @@ def _check_notebook(step: str, rows: Rows, values: dict[str, str]) -> list[tuple
     shown = "\n".join(_read_output(output) for output in outputs)
     code = "\n".join("".join(cell["source"]) for cell in cells)
     studies = re.findall(r"\btable\(\"(\w+)\"\)", code)
-    if any(study_table(name, rows) not in shown for name in studies):
+    if any(tables.study_table(name, rows) not in shown for name in studies):
         faults.append(("a table", "it again, or make run"))
     recorded = _log_lines(tables.log(seed1_record(step)))
     if not recorded or _log_lines(shown) != recorded:

@@ -4,7 +4,7 @@
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 
 from .. import store
@@ -100,6 +100,12 @@ def load_study_records() -> dict[str, dict]:
     # Of earlier and of new records, `_recorded_runs` chooses one platform for each study.
     earlier = store.load_records(store.EVIDENCE / "earlier_studies.jsonl")
     return earlier | store.load_records(store.EVIDENCE / "study.jsonl")
+
+
+def is_committed(record: Mapping) -> bool:
+    """Whether the code that made a record was committed; only then it becomes evidence."""
+    commit = record["commit"]
+    return commit is not None and not commit.endswith("-dirty")
 
 
 def _find(

@@ -18,7 +18,7 @@ from ..device import environment, one_thread, pick_device
 from ..experiments import find_reduction, run
 from ..recipes import Experiment
 from ..training import DivergenceError
-from .rows import load_study_records
+from .rows import is_committed, load_study_records
 from .studies import STUDIES
 
 if TYPE_CHECKING:
@@ -31,10 +31,15 @@ def missing(
     """The runs of the named studies that are not recorded for this device, each once.
 
     `seeds` replaces the number of seeds of each study. Runs with another version of PyTorch do not
-    count: a study is shown from one.
+    count: a study is shown from one. Nor do runs of code that was not committed, and has changed
+    since: they are never published.
     """
-    here = store.platform({**environment(device), "recipe": {}})
-    recorded = load_study_records() | store.load_records(store.OUTPUT / "study.jsonl")
+    machine = environment(device)
+    here = store.platform(machine)
+    own = store.load_records(store.OUTPUT / "study.jsonl")
+    current = machine["commit"]
+    recorded = {key for key, run in own.items() if is_committed(run) or run["commit"] == current}
+    recorded |= load_study_records().keys()
     found = {}
     for name in names:
         for experiment, seed in STUDIES[name].runs(seeds):
@@ -63,10 +68,10 @@ def run_studies(
 ) -> None:
     """Run the missing runs of the studies, or of their seeds 1 to `seeds`; record each at once.
 
-    `jobs` runs at a time, each in its own process with one thread: by default one per core, or one
-    on an accelerator. With the address of a Dask `scheduler`, as many as its cluster has workers.
-    Raises RuntimeError if no such cluster answers, if its workers have several threads or another
-    version of PyTorch, or if a worker dies.
+    `jobs` runs at a time, each with one thread, in processes of their own if there are several: by
+    default one per core, or one on an accelerator. With the address of a Dask `scheduler`, as many
+    as its cluster has workers. Raises RuntimeError if no such cluster answers, if its workers
+    cannot make these runs, or if one dies.
     """
     torch_device = pick_device(device)
     runs = missing(names, torch_device, seeds)
@@ -107,8 +112,13 @@ def _backend(scheduler: str | None, jobs: int) -> Iterator[None]:
 
 def _check_workers(client: "distributed.Client") -> None:
     """Raise RuntimeError if runs of these workers would not count, or would disturb each other."""
-    if any(count > 1 for count in client.nthreads().values()):  # PyTorch's generator is shared
+    threads = client.nthreads().values()
+    if any(count > 1 for count in threads):  # PyTorch's generator is shared
         raise RuntimeError("each run needs its own process: dask worker --nthreads 1")
+    if len(threads) == 1:
+        raise RuntimeError("the cluster has one worker: with less than two, joblib runs here")
+    if any(client.run(find_reduction).values()):
+        raise RuntimeError("a worker has MNIST_REDUCED set: unset it, or its runs are shortened")
     here = _torch_version()
     others = set(client.run(_torch_version).values()) - {here}
     if others:

@@ -57,7 +57,9 @@ def format_signed(value: float) -> str:
 
 
 def format_interval(low: float, high: float) -> str:
-    """The ends of an interval, rounded outward."""
+    """The ends of an interval, rounded outward; "one seed" if it is infinite."""
+    if math.isinf(low):
+        return "one seed"
     return f"{_round(low, 2, ROUND_FLOOR)} to {_round(high, 2, ROUND_CEILING)}"
 
 
@@ -106,10 +108,10 @@ def format_consistent(row: Row) -> str:
     return f"{row.consistent} of {total} ({format_share(row.consistent, total)})"
 
 
-def study_table(name: str, rows: Iterable[Row]) -> str:
+def study_table(name: str, rows: Rows) -> str:
     """A study: lowest of the last five epochs, difference, consistent seeds, last epoch."""
     study = STUDIES[name]
-    return _rows_table(study.setting, rows, study.reference)
+    return _rows_table(study.setting, rows[name].values(), study.reference)
 
 
 def _rows_table(setting: str, rows: Iterable[Row], reference: str | None) -> str:
@@ -120,7 +122,7 @@ def _rows_table(setting: str, rows: Iterable[Row], reference: str | None) -> str
     for row in rows:
         note = ""
         if len(row.histories) < len(row.records):
-            note = f" ({len(row.histories)} of {len(row.records)} seeds train)"
+            note = f" ({len(row.histories)} of {len(row.records)} seeds learn)"
         cells = [row.label, format_mean(row.lowest) + note]
         if reference:
             mark = " *" if row.survives_holm else ""
@@ -145,10 +147,9 @@ def resolution_table(rows: Rows) -> str:
             continue
         seeds = min(map(len, samples))
         deviation = math.sqrt(mean(stdev(values) ** 2 for values in samples))
-        single = measures.resolution(deviation, seeds)
-        corrected = measures.resolution(deviation, seeds, comparisons)
-        lines.append([name, seeds, f"{deviation:.2f}", f"{single:.2f}"])
-        lines[-1].append(f"{corrected:.2f} for {comparisons}")
+        single = f"{measures.resolution(deviation, seeds):.2f}"
+        corrected = f"{measures.resolution(deviation, seeds, comparisons):.2f} for {comparisons}"
+        lines.append([name, seeds, f"{deviation:.2f}", single, corrected])
     header = ["study", "seeds", "standard deviation of the lowest (pp)"]
     header += ["one comparison (pp)", "corrected for their number (pp)"]
     return markdown_table(header, lines)
@@ -159,12 +160,12 @@ def results_table(rows: Rows) -> str:
     lines = []
     for number, (step, experiment) in enumerate(STEPS.items(), 1):
         ours = rows[step][step]
-        consistent, *interval = format_consistent(ours).split(" (")
+        consistent, bracket, interval = format_consistent(ours).partition(" (")
         lines.append(
             [
                 f"{number}: [{step}](Notebooks/MNIST_{step}.ipynb)",
                 f"**{format_mean(ours.last)}**",
-                " (".join([f"**{consistent}**", *interval]),
+                f"**{consistent}**{bracket}{interval}",
                 f"{count_parameters(build_model(experiment)):,}",
                 _format_target(TARGETS[step], ours),
             ]
@@ -250,7 +251,7 @@ def claims_table(_: Rows) -> str:
 
 def recorded_speed_table(_: Rows) -> str:
     """The recorded benchmark."""
-    return speed_table(json.loads((store.EVIDENCE / "bench.json").read_text(encoding="utf-8")))
+    return speed_table(benchmark.load_benchmark(store.EVIDENCE))
 
 
 def speed_table(record: Mapping) -> str:

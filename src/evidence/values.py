@@ -34,7 +34,7 @@ FACTS = {
     "{step}/overfitting": "{name}, training minus test accuracy, last epoch (pp)",
     "{step}/spread": "{name}, spread of the last five epochs, mean (pp)",
 }
-STEP_3_FACTS = {
+OTHER_FACTS = {
     "augmentation/sampling": "step 3, true accuracy around the one on 10,000 images, 95 % (pp)",
     "augmentation/stable": "step 3, epoch from which every seed stays at 99.40 % or above",
     "folds/all": "step 3, all six folds (60,000 images), last epoch (%)",
@@ -45,7 +45,7 @@ STEP_3_FACTS = {
     "ablation/transforms": "the four transforms together, lowest (pp)",
     "records": "recorded runs",
 }
-_QUOTED = re.compile(r"<!-- (?P<name>[^<>]+?) -->(?P<text>(?:(?!<!--).)*)<!-- -->", re.DOTALL)
+_QUOTED = re.compile(r"<!-- (?P<name>[^<>]+?) -->(?:(?!<!--).)*<!-- -->", re.DOTALL)
 
 
 def named_values(rows: Rows) -> dict[str, str]:
@@ -70,18 +70,25 @@ def named_values(rows: Rows) -> dict[str, str]:
 def quote_row(row: Row) -> dict[str, str]:
     """The cells of a row, and their parts."""
     total = len(row.records)
-    if not row.histories:
-        return {"seeds": str(total)}
+    if not total:
+        return {}
+    values = {
+        "seeds": str(total),
+        "train": f"{len(row.histories)} of {total}",
+        "consistent": f"{row.consistent} of {total}",
+        "share": format_share(row.consistent, total),
+    }
+    return values | _quote_means(row) if row.histories else values
+
+
+def _quote_means(row: Row) -> dict[str, str]:
+    """What is quoted of the runs that train."""
     values = {
         "lowest": format_mean(row.lowest),
         "last": format_mean(row.last),
         "mean lowest": format_number(mean(row.lowest)),
         "mean last": format_number(mean(row.last)),
         "deviation last": format_number(stdev(row.last)) if len(row.last) > 1 else "–",
-        "consistent": f"{row.consistent} of {total}",
-        "share": format_share(row.consistent, total),
-        "train": f"{len(row.histories)} of {total}",
-        "seeds": str(total),
         "training gap": format_signed(mean(_training_gaps(row))),
     }
     if row.difference:
@@ -122,22 +129,23 @@ def _facts(rows: Rows) -> dict[str, str]:
     """What compares or combines several rows."""
     values = {}
     folds = rows["folds"]
+    others = [row for label, row in folds.items() if label != "fold 6"]
+    consistent = sum(row.consistent for row in others)
+    runs = sum(len(row.records) for row in others)
+    if runs:
+        values["folds/others"] = f"{consistent} of {runs}"
     if all(row.all_train for row in folds.values()):
-        others = [row for label, row in folds.items() if label != "fold 6"]
-        consistent = sum(row.consistent for row in others)
-        runs = sum(len(row.records) for row in others)
         gap = mean(folds["fold 6"].last) - mean(mean(row.last) for row in others)
         values["folds/all"] = format_mean(_means_over_folds(folds.values()))
-        values["folds/others"] = f"{consistent} of {runs}"
         values["folds/mean others"] = format_mean(_means_over_folds(others))
         values["folds/gap"] = format_signed(gap)
     comparisons = {
-        "scheduler/gain": ("scheduler", "SGD 0.2, OneCycleLR (step 2)", "Adam 0.01, StepLR(5)"),
-        "ablation/transforms": ("ablation", "+ shear (step 3)", "+ averaging"),
+        "scheduler/gain": ("last", "SGD 0.2, OneCycleLR (step 2)", "Adam 0.01, StepLR(5)"),
+        "ablation/transforms": ("lowest", "+ shear (step 3)", "+ averaging"),
     }
-    for name, (study, label, other) in comparisons.items():
-        row, reference = rows[study][label], rows[study][other]
-        measure = "last" if study == "scheduler" else "lowest"
+    for name, (measure, label, other) in comparisons.items():
+        study = rows[name.partition("/")[0]]
+        row, reference = study[label], study[other]
         samples = getattr(row, measure), getattr(reference, measure)
         if row.all_train and reference.all_train and min(map(len, samples)) > 1:
             gain, low, high = measures.difference(*samples)
@@ -181,7 +189,7 @@ def facts_table(rows: Rows) -> str:
         for name, quantity in FACTS.items():
             text = values.get(name.format(step=step), "–")
             lines.append([quantity.format(name=f"step {number}"), text])
-    lines += [[quantity, values.get(name, "–")] for name, quantity in STEP_3_FACTS.items()]
+    lines += [[quantity, values.get(name, "–")] for name, quantity in OTHER_FACTS.items()]
     return markdown_table(["quantity", "value"], lines)
 
 

@@ -721,7 +721,7 @@ function setOption(canvas, id, name) {
 
 // Show a test image. Undo skips those that were only looked at.
 function pick(number) {
-  if (paper.number !== undefined && !paper.own) paper = past.pop();
+  if (paper.number !== undefined && !paper.own && past.length) paper = past.pop();
   replace({ink: enlarge(testImages[number].pixels), exact: true, number});
   byId("images").setAttribute("aria-activedescendant", `image-${number}`);
   testImages[number].canvas.scrollIntoView({block: "nearest", inline: "nearest"});

@@ -299,7 +299,7 @@ function label(mask, width, height) {
 
 function roundHalfToEven(value) {  // as Python does
   const floor = Math.floor(value);
-  return value - floor === 0.5 ? floor + floor % 2 : Math.round(value);
+  return value - floor === 0.5 ? floor + Math.abs(floor % 2) : Math.round(value);
 }
 
 // Resize the rows of an image, and transpose it. With the box filter, a pixel is the mean of those that it covers; else linear.

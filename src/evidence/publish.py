@@ -1,0 +1,97 @@
+"""What was run here becomes evidence: runs of the steps, with their weights, studies, a benchmark.
+
+Only runs of committed code are published; `publish` names the others.
+"""
+
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+from .. import store
+from ..experiments import STEPS
+from .benchmark import load_benchmark
+from .rows import is_committed, load_study_records
+from .studies import STUDIES
+
+
+def publish() -> None:
+    """Append what was run here to the evidence.
+
+    Raises ValueError if MNIST_RESULTS is the folder of the evidence.
+    """
+    if store.OUTPUT.resolve() == store.EVIDENCE.resolve():
+        raise ValueError("MNIST_RESULTS is the folder of the evidence: choose another one")
+    for step in STEPS:
+        _publish_step(step)
+    _publish_studies()
+    _publish_benchmark()
+
+
+def _publish_step(step: str) -> None:
+    """The newest run of an unchanged step with seed 1, if it is newer than those of the evidence.
+
+    The weights in `store.OUTPUT` are those of this run.
+    """
+    own = _load_runs(store.OUTPUT, step)
+    published = [record.get("finished", "") for record in _load_runs(store.EVIDENCE, step)]
+    if not own or own[-1]["finished"] <= max(published, default=""):
+        return
+    if not is_committed(own[-1]):
+        _refuse(f"{step}, seed 1", own[-1]["commit"])
+        return
+    _copy(f"{step}.pt")  # first: if this is interrupted, the next time completes it
+    store.append_records(store.EVIDENCE / "runs.jsonl", own[-1:])
+
+
+def _load_runs(folder: Path, step: str) -> list[dict]:
+    """The records of an unchanged step with seed 1 in a folder, the newest last."""
+    key = store.run_key(asdict(STEPS[step]), 1)
+    return [
+        record
+        for record in store.load_records(folder / "runs.jsonl").values()
+        if store.run_key(record["recipe"], record["seed"]) == key and "failed" not in record
+    ]
+
+
+def _publish_studies() -> None:
+    """The runs of the studies that are not recorded yet; a recorded one is never replaced."""
+    published = load_study_records()
+    runs = [run for study in STUDIES.values() for run in study.runs()]
+    wanted = {store.run_key(asdict(experiment), seed) for experiment, seed in runs}
+    own = store.load_records(store.OUTPUT / "study.jsonl")
+    new = [
+        record
+        for key, record in own.items()
+        if key not in published and store.run_key(record["recipe"], record["seed"]) in wanted
+    ]
+    committed = [record for record in new if is_committed(record)]
+    if committed:
+        store.append_records(store.EVIDENCE / "study.jsonl", committed)
+    if len(new) > len(committed):
+        (commit, *_) = [record["commit"] for record in new if not is_committed(record)]
+        _refuse(f"{len(new) - len(committed)} of {len(new)} runs of the studies", commit)
+
+
+def _publish_benchmark() -> None:
+    """The benchmark that was made last; then it is no longer kept in `store.OUTPUT`."""
+    record = load_benchmark(store.OUTPUT)
+    if record is None:
+        return
+    if not is_committed(record):
+        _refuse("the benchmark", record["commit"])
+        return
+    _copy("bench.json")
+    (store.OUTPUT / "bench.json").unlink()
+
+
+def _refuse(runs: str, commit: str | None) -> None:
+    reason = "outside a git clone" if commit is None else "with uncommitted code"
+    advice = "commit src, and run the same command again"
+    print(f"not published: {runs}, made {reason}: {advice}", file=sys.stderr)
+
+
+def _copy(name: str) -> None:
+    """Copy a file to the evidence."""
+    content = (store.OUTPUT / name).read_bytes()
+    with store.atomic_write(store.EVIDENCE / name) as temporary:
+        temporary.write_bytes(content)
