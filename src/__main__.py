@@ -20,6 +20,7 @@ def positive(text: str) -> int:
 
 
 def train(args: argparse.Namespace) -> None:
+    """Train a step of the series."""
     from dataclasses import replace
 
     from . import experiments
@@ -30,6 +31,7 @@ def train(args: argparse.Namespace) -> None:
 
 
 def study(args: argparse.Namespace) -> None:
+    """Run what is missing of the studies, or list them."""
     from .device import pick_device
     from .evidence import runner
 
@@ -47,6 +49,7 @@ def study(args: argparse.Namespace) -> None:
 
 
 def bench(args: argparse.Namespace) -> None:
+    """Print a benchmark."""
     if unknown := set(args.step) - set(STEPS):
         raise ValueError(f"unknown step {unknown.pop()!r}: choose from {', '.join(STEPS)}")
     from .evidence.benchmark import benchmark
@@ -56,6 +59,7 @@ def bench(args: argparse.Namespace) -> None:
 
 
 def predict(args: argparse.Namespace) -> None:
+    """Print the digit in each image file; RuntimeError names the files that cannot be read."""
     from .demo.digits import read_files, save_picture
 
     results, errors = read_files(args.image)
@@ -76,6 +80,7 @@ def predict(args: argparse.Namespace) -> None:
 
 
 def report(args: argparse.Namespace) -> None:
+    """Publish and write everything, or check it; RuntimeError names what does not agree."""
     from .evidence.report import check, write
 
     if not args.check:
@@ -132,7 +137,7 @@ def add_runs(command: Callable) -> None:
         "which are those that `report` publishes)",
     )
     add("--jobs", type=positive, help="runs at a time (default: one per core; on a GPU, one)")
-    add("--scheduler", metavar="ADDRESS", help="of a Dask cluster to run on: tcp://127.0.0.1:8786")
+    add("--scheduler", metavar="ADDRESS", help="of a Dask scheduler, such as tcp://127.0.0.1:8786")
     add("--device", help=device)
 
     add = command(bench, "measure an epoch of this package and of the usual pipeline")

@@ -21,7 +21,7 @@ from torchvision.datasets.utils import check_integrity
 from torchvision.transforms import InterpolationMode
 
 MEAN, STD = 0.1307, 0.3081  # of the pixels of the 60,000 training images, scaled to [0, 1]
-FOLD = 10_000  # images: the training set has six such folds, the test set has this size
+FOLD_SIZE = 10_000  # images: the training set has six such folds, the test set has this size
 
 
 class Split(NamedTuple):
@@ -31,18 +31,18 @@ class Split(NamedTuple):
     evaluate: range
 
 
-TEST = range(6 * FOLD, 7 * FOLD)
+TEST = range(6 * FOLD_SIZE, 7 * FOLD_SIZE)
 SPLITS = {
     f"fold {number + 1}": Split(
-        train=(range(FOLD * number), range(FOLD * (number + 1), 6 * FOLD)),
-        evaluate=range(FOLD * number, FOLD * (number + 1)),
+        train=(range(FOLD_SIZE * number), range(FOLD_SIZE * (number + 1), 6 * FOLD_SIZE)),
+        evaluate=range(FOLD_SIZE * number, FOLD_SIZE * (number + 1)),
     )
     for number in range(6)
 }
 SPLITS |= {
     "validation": SPLITS["fold 6"],
-    "test": Split(train=(range(6 * FOLD),), evaluate=TEST),
-    "test, 50,000 images": Split(train=(range(5 * FOLD),), evaluate=TEST),  # as for a fold
+    "test": Split(train=(range(6 * FOLD_SIZE),), evaluate=TEST),
+    "test, 50,000 images": Split(train=(range(5 * FOLD_SIZE),), evaluate=TEST),  # as for a fold
 }
 # The folder that holds MNIST/raw/. A relative path starts at the repository's folder.
 ROOT = Path(__file__).parent.parent / Path(os.environ.get("MNIST_ROOT") or "data").expanduser()

@@ -21,12 +21,12 @@ from torch import nn
 
 PACKAGE = Path(__file__).parent
 # What decides the numbers of a run, beside the recipe, the seed and the machine.
-TRAINING_PATH = [
+TRAINING_FILES = [
     PACKAGE / f"{module}.py"
     for module in ("data", "models", "device", "training", "recipes", "experiments")
 ]
 # The files as they are imported: later edits do not run.
-SOURCE = b"".join(path.read_bytes() for path in TRAINING_PATH)
+SOURCE = b"".join(path.read_bytes() for path in TRAINING_FILES)
 
 
 def pick_device(name: str | None = None) -> torch.device:

@@ -1,7 +1,7 @@
 """The three networks, side by side.
 
 Each takes images of shape (N, 1, 28, 28) and returns log-probabilities of the ten digits, float32
-of shape (N, 10). Without bias in the convolutions; the sizes beside the layers are those of a map.
+of shape (N, 10). The convolutions have no bias. The comments give the size of a layer's maps.
 """
 
 import torch

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from src import device
-from src.device import PACKAGE, TRAINING_PATH, configure, one_thread, pick_device
+from src.device import PACKAGE, TRAINING_FILES, configure, one_thread, pick_device
 
 
 @pytest.mark.parametrize("name", ["meta", "abacus", "cuda:99"])
@@ -55,4 +55,4 @@ def test_one_thread_leaves_the_callers_number():
 def test_the_code_of_every_core_module_that_trains_is_a_condition_of_resuming():
     others = {"__init__.py", "__main__.py", "errors.py", "store.py", "plots.py"}
     modules = {path.name for path in PACKAGE.glob("*.py")} - others
-    assert {path.name for path in TRAINING_PATH} == modules
+    assert {path.name for path in TRAINING_FILES} == modules

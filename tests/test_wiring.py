@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import optim
 
-from src.data import FOLD, RandomAffine, affine
+from src.data import FOLD_SIZE, RandomAffine, affine
 from src.experiments import AUGMENTATION, BASIC, REGULARIZATION, prepare, run
 from src.models import MODELS
 
@@ -116,8 +116,8 @@ def test_the_training_images_are_trained_on_and_the_others_are_tested(mnist):
     assert torch.equal(setup.test_loader.images, test_images)
     assert torch.equal(setup.test_loader.labels, test_labels)
     setup = prepare(replace(AUGMENTATION, split="validation"))
-    assert torch.equal(setup.train_loader.images, images[: 5 * FOLD])
-    assert torch.equal(setup.test_loader.images, images[5 * FOLD :])
+    assert torch.equal(setup.train_loader.images, images[: 5 * FOLD_SIZE])
+    assert torch.equal(setup.test_loader.images, images[5 * FOLD_SIZE :])
 
 
 def test_the_test_images_are_neither_augmented_nor_shuffled(mnist):

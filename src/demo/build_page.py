@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..data import FOLD, MEAN, ROOT, STD, read_mnist
+from ..data import FOLD_SIZE, MEAN, ROOT, STD, read_mnist
 from ..experiments import load_model
 from ..models import count_parameters
 from ..store import EVIDENCE, atomic_write
@@ -30,7 +30,7 @@ def make(numbers: Mapping[str, str], misread: Sequence[int]) -> str:
     `misread` are the indices of the test images that the network misclassifies.
     """
     layers, weights = layers_and_weights()
-    images, labels = (part[6 * FOLD :] for part in read_mnist(ROOT))  # the test images
+    images, labels = (part[6 * FOLD_SIZE :] for part in read_mnist(ROOT))  # the test images
     random = torch.randperm(len(images), generator=torch.Generator().manual_seed(1))[:20].tolist()
     chosen = [*misread, *random]
     pixels = images[chosen].numpy()

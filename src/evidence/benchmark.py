@@ -10,8 +10,9 @@ import io
 import json
 import multiprocessing
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -32,23 +33,22 @@ OURS = "ours"
 def measure_ours(experiment: Experiment, _root: Path, share: float, device: str) -> float:
     """The seconds of an epoch, training and testing, after one over a tenth of its images."""
     setup = prepare(experiment, 1, device)
-    warm_up = prepare(experiment, 1, device).train_loader
-    _shorten(warm_up, share / 10)
-    _shorten(setup.train_loader, share)
-    _shorten(setup.test_loader, share)
+    warm_up = _take_first(setup.train_loader, share / 10)
+    train_loader = _take_first(setup.train_loader, share)
+    test_loader = _take_first(setup.test_loader, share)
     parts = {"optimizer": setup.optimizer, "average": setup.average}
     with contextlib.redirect_stdout(io.StringIO()):
         train(setup.model, setup.device, warm_up, **parts)
         started = time.perf_counter()
-        train(setup.model, setup.device, setup.train_loader, **parts)
-        test(setup.tested, setup.device, setup.test_loader)
+        train(setup.model, setup.device, train_loader, **parts)
+        test(setup.tested, setup.device, test_loader)
         return time.perf_counter() - started
 
 
-def _shorten(loader: data.Loader, share: float) -> None:
-    """Keep the first part of the loader's images."""
+def _take_first(loader: data.Loader, share: float) -> data.Loader:
+    """A loader of the first part of the images."""
     count = int(len(loader.images) * share)
-    loader.images, loader.labels = loader.images[:count], loader.labels[:count]
+    return replace(loader, images=loader.images[:count], labels=loader.labels[:count])
 
 
 PIPELINES = {USUAL: usual_pipeline.measure, OURS: measure_ours}
@@ -97,7 +97,7 @@ def extract_mnist(root: Path) -> None:
         extract_archive(str(archive), str(raw))
 
 
-def _measure_in_new_process(measure, *arguments) -> float:
+def _measure_in_new_process(measure: Callable[..., float], *arguments: object) -> float:
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=context) as process:
         return process.submit(measure, *arguments).result()

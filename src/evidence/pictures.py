@@ -228,9 +228,10 @@ def _write_numbers(axes: Axes, points: Sequence[Sequence[float]]) -> None:
 def robustness(
     models: Mapping[str, nn.Module], images: torch.Tensor, labels: torch.Tensor
 ) -> Figure:
-    """Accuracy in % of each model over the strength of each distortion of the images.
+    """Accuracy in % of up to four models over the strength of each distortion of the images.
 
-    `images` are in [0, 1], of shape (N, 1, 28, 28), on the device of the models.
+    `images` are in [0, 1], of shape (N, 1, 28, 28), and `labels` int64 of shape (N,), both on the
+    device of the models, which expect normalised images.
     """
     curves = measure_robustness(models, images, labels)
     figure, row = plt.subplots(1, len(curves), figsize=(9.6, 3), sharey=True)

@@ -24,7 +24,7 @@ from ..experiments import STEPS, find_reduction
 from . import pictures, tables
 from .publish import publish
 from .rows import load_rows, seed1_record
-from .studies import STUDIES, UNFINISHED
+from .studies import SHOWN
 from .tables import Rows
 from .values import facts_table, fill_in, named_values
 
@@ -39,7 +39,7 @@ def log_of_step_3(_: Rows) -> str:
 
 
 # The studies of the three steps have one table, and pictures of their own.
-SWEEPS = [name for name in STUDIES if name not in (*STEPS, *UNFINISHED)]
+SWEEPS = [name for name in SHOWN if name not in STEPS]
 TABLES: dict[Path, dict[str, Callable[[Rows], str]]] = {
     README: {
         "results": tables.results_table,

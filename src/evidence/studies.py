@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from ..experiments import AUGMENTATION, BASIC, REGULARIZATION
-from ..models import AugmentedNet, count_parameters
-from ..recipes import Experiment
+from ..models import count_parameters
+from ..recipes import Experiment, build_model
 
 # The recipes of the notebooks of 2021.
 ORIGINAL = {
@@ -75,6 +75,13 @@ def sweep(experiment: Experiment, path: str, values: Iterable[float]) -> dict[st
     return {f"{value:g}": vary(experiment, {path: value}) for value in values}
 
 
+def _networks(*widths: float) -> dict[str, Experiment]:
+    """Step 3 with so many times its channels, and step 3; the labels are their parameters."""
+    recipes = [vary(AUGMENTATION, {"model_args.width": width}) for width in widths]
+    recipes.append(AUGMENTATION)
+    return {f"{count_parameters(build_model(recipe)):,}": recipe for recipe in recipes}
+
+
 FOLDS = [f"fold {number}" for number in range(1, 7)]
 
 # These report, on the test set and on the folds of the training set.
@@ -102,10 +109,7 @@ REPORTS = {
     "parameters": Study(
         "What is a parameter worth?",
         "parameters of step 3's network",
-        {
-            f"{count_parameters(AugmentedNet(**args)):,}": replace(AUGMENTATION, model_args=args)
-            for args in (*({"width": width} for width in (0.34, 0.5, 0.6, 0.7, 0.83)), {})
-        },
+        _networks(0.34, 0.5, 0.6, 0.7, 0.83),
         "7,946",
     ),
 }
@@ -146,6 +150,32 @@ def _schedules(experiment: Experiment) -> dict[str, Experiment]:
             for label, recipe in sweep(third_phase, "scheduler_args.pct_start", _SHARES).items()
         },
     }
+
+
+# The neighbours of step 3's recipe: each hyperparameter moved one step down and one step up.
+NEIGHBOURS = {
+    "learning rate 0.1": {"optimizer_args.lr": 0.1},
+    "learning rate 0.4": {"optimizer_args.lr": 0.4},
+    "weight decay 5e-5": {"optimizer_args.weight_decay": 5e-5},
+    "weight decay 8e-4": {"optimizer_args.weight_decay": 8e-4},
+    "momentum 0.85": {"optimizer_args.momentum": 0.85},
+    "momentum 0.95": {"optimizer_args.momentum": 0.95},
+    "averaging 0.995": {"ema_decay": 0.995},
+    "averaging 0.9995": {"ema_decay": 0.9995},
+    "warm-up 5 %": {"scheduler_args.pct_start": 0.05},
+    "warm-up 30 %": {"scheduler_args.pct_start": 0.3},
+    "batch 64, learning rate 0.1": {"batch_size": 64, "optimizer_args.lr": 0.1},
+    "batch 256, learning rate 0.4": {"batch_size": 256, "optimizer_args.lr": 0.4},
+    "rotation ± 5°": {"augmentation.degrees": 5},
+    "rotation ± 15°": {"augmentation.degrees": 15},
+    "no shift": {"augmentation.translate": (0, 0)},
+    "shift ± 2 pixels": {"augmentation.translate": (2 / 28, 2 / 28)},
+    "scale ± 5 %": {"augmentation.scale": (0.95, 1.05)},
+    "scale ± 15 %": {"augmentation.scale": (0.85, 1.15)},
+    "no shear": {"augmentation.shear": 0},
+    "shear ± 12°": {"augmentation.shear": 12},
+    "bilinear interpolation": {"augmentation.interpolation": "bilinear"},
+}
 
 
 SELECTION = {
@@ -243,32 +273,6 @@ SELECTION = {
         },
         "step 3",
     ),
-}
-# The neighbours of step 3's recipe: each hyperparameter moved one step down and one step up.
-NEIGHBOURS = {
-    "learning rate 0.1": {"optimizer_args.lr": 0.1},
-    "learning rate 0.4": {"optimizer_args.lr": 0.4},
-    "weight decay 5e-5": {"optimizer_args.weight_decay": 5e-5},
-    "weight decay 8e-4": {"optimizer_args.weight_decay": 8e-4},
-    "momentum 0.85": {"optimizer_args.momentum": 0.85},
-    "momentum 0.95": {"optimizer_args.momentum": 0.95},
-    "averaging 0.995": {"ema_decay": 0.995},
-    "averaging 0.9995": {"ema_decay": 0.9995},
-    "warm-up 5 %": {"scheduler_args.pct_start": 0.05},
-    "warm-up 30 %": {"scheduler_args.pct_start": 0.3},
-    "batch 64, learning rate 0.1": {"batch_size": 64, "optimizer_args.lr": 0.1},
-    "batch 256, learning rate 0.4": {"batch_size": 256, "optimizer_args.lr": 0.4},
-    "rotation ± 5°": {"augmentation.degrees": 5},
-    "rotation ± 15°": {"augmentation.degrees": 15},
-    "no shift": {"augmentation.translate": (0, 0)},
-    "shift ± 2 pixels": {"augmentation.translate": (2 / 28, 2 / 28)},
-    "scale ± 5 %": {"augmentation.scale": (0.95, 1.05)},
-    "scale ± 15 %": {"augmentation.scale": (0.85, 1.15)},
-    "no shear": {"augmentation.shear": 0},
-    "shear ± 12°": {"augmentation.shear": 12},
-    "bilinear interpolation": {"augmentation.interpolation": "bilinear"},
-}
-SELECTION |= {
     "sensitivity": Study(
         "Is any neighbour of step 3's recipe better?",
         "recipe",
@@ -289,3 +293,4 @@ SELECTION |= {
 STUDIES = REPORTS | SELECTION
 # These are not shown yet: not all of their runs are there.
 UNFINISHED = ("schedule_augmentation", "fewer_images")
+SHOWN = [name for name in STUDIES if name not in UNFINISHED]

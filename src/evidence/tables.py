@@ -24,7 +24,7 @@ from ..training import format_progress, format_test
 from . import benchmark, measures
 from .measures import Interval
 from .rows import Row
-from .studies import STUDIES, UNFINISHED
+from .studies import SHOWN, STUDIES
 
 Rows = Mapping[str, Mapping[str, Row]]
 # The mean test accuracy in % that meets a step's target; None if every seed has to be consistent.
@@ -139,7 +139,7 @@ def steps_table(rows: Rows) -> str:
 def resolution_table(rows: Rows) -> str:
     """The smallest difference of two lowest accuracies that each study detects with 80 % power."""
     lines = []
-    for name in [name for name in STUDIES if name not in UNFINISHED]:
+    for name in SHOWN:
         samples = [row.lowest for row in rows[name].values() if row.is_comparable]
         samples = [values for values in samples if len(values) > 1]
         comparisons = sum(row.difference is not None for row in rows[name].values())

@@ -56,7 +56,14 @@ def _make_augmentation(experiment: Experiment) -> list[transforms.RandomAffine]:
     return [transforms.RandomAffine(**{"degrees": 0, **arguments}, interpolation=mode)]
 
 
-def train(model, device, train_loader, optimizer, average=None):
+def train(
+    model: nn.Module,
+    device: str,
+    train_loader: DataLoader,
+    optimizer: torch.optim.Optimizer,
+    average: AveragedModel | None = None,
+) -> None:
+    """Train for one epoch."""
     model.train()
     for data, target in train_loader:
         data, target = data.to(device), target.to(device)
@@ -69,7 +76,8 @@ def train(model, device, train_loader, optimizer, average=None):
             average.update_parameters(model)
 
 
-def test(model, device, test_loader):
+def test(model: nn.Module, device: str, test_loader: DataLoader) -> float:
+    """The accuracy in %."""
     model.eval()
     correct = 0
     with torch.no_grad():
