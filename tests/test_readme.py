@@ -214,3 +214,11 @@ def test_imports_point_downwards():
                     assert FLOORS.index(name) < FLOORS.index(module), f"{module} imports {name}"
                     core = not module.startswith(("demo", "evidence", "__main__"))
                     assert not (core and name.startswith(("demo", "evidence")))
+
+
+def test_the_modules_that_name_files_of_records_are_listed():
+    text = (report.ROOT / "src" / "README.md").read_text(encoding="utf-8")
+    (row,) = re.findall(r"^\| the format of the records .*$", text, re.MULTILINE)
+    naming = {module.split(".")[-1] for module, code in SOURCES.items() if ".jsonl" in code}
+    listed = {name.split("/")[-1] for name in re.findall(r"`([\w/]+)\.py`", row)}
+    assert listed - {"store", "test_store"} == naming
