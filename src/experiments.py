@@ -248,11 +248,22 @@ def _save(file: str, experiment: Experiment, record: dict, model: nn.Module) -> 
     return True
 
 
+def load_runs(folder: Path, step: str) -> list[dict]:
+    """The records of a step in a folder, of its recipe as it is now and seed 1; the newest last."""
+    key = store.run_key(asdict(STEPS[step]), 1)
+    return [
+        record
+        for record in store.load_records(folder / "runs.jsonl").values()
+        if store.run_key(record["recipe"], record["seed"]) == key and "failed" not in record
+    ]
+
+
 def load_model(step: str = "augmentation", weights: Path | str | None = None) -> nn.Module:
     """The trained model of a step, on the CPU and in evaluation mode.
 
     `weights` is the file of a state dict: by default that of your own run of the step with seed 1,
-    if there is one, else that of the evidence. Raises RuntimeError if it cannot be loaded.
+    if there is one of its recipe as it is now, else that of the evidence. Raises RuntimeError if it
+    cannot be loaded.
     """
     if step not in STEPS:
         raise ValueError(f"unknown step {step!r}: choose one of {', '.join(STEPS)}")
@@ -262,7 +273,7 @@ def load_model(step: str = "augmentation", weights: Path | str | None = None) ->
         own: ": delete it to use the weights of the evidence",
         evidence: ": restore it with git checkout",
     }
-    default = own if own.exists() else evidence
+    default = own if own.exists() and load_runs(store.OUTPUT, step) else evidence
     path = Path(weights or default)
     model = build_model(STEPS[step])
     try:

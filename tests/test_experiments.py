@@ -122,10 +122,14 @@ def test_your_own_weights_are_loaded_if_there_are_any(tiny, output, monkeypatch)
     own = load_model("basic").state_dict()
     for name, value in model.state_dict().items():
         assert torch.equal(own[name], value) and not torch.equal(own[name], shipped[name])
+    monkeypatch.setitem(STEPS, "basic", replace(tiny, batch_size=250))  # the recipe has changed
+    for name, value in load_model("basic").state_dict().items():
+        assert torch.equal(value, shipped[name])
 
 
-def test_damaged_weights_of_your_own_are_named_with_what_to_do(output):
-    output.mkdir()
+def test_damaged_weights_of_your_own_are_named_with_what_to_do(tiny, output, monkeypatch):
+    monkeypatch.setitem(STEPS, "basic", tiny)
+    run(tiny, progress=False)
     (output / "basic.pt").write_bytes(b"no weights")
     advice = "basic.pt cannot be loaded as weights of BasicNet .*: delete it to use the weights of"
     with pytest.raises(RuntimeError, match=advice):

@@ -5,10 +5,9 @@ Only runs of committed code are published; `publish` names the others.
 
 import sys
 from dataclasses import asdict
-from pathlib import Path
 
 from .. import store
-from ..experiments import STEPS
+from ..experiments import STEPS, load_runs
 from .benchmark import load_benchmark
 from .rows import is_committed, load_study_records
 from .studies import STUDIES
@@ -32,8 +31,8 @@ def _publish_step(step: str) -> None:
 
     The weights in `store.OUTPUT` are those of this run.
     """
-    own = _load_runs(store.OUTPUT, step)
-    published = [record.get("finished", "") for record in _load_runs(store.EVIDENCE, step)]
+    own = load_runs(store.OUTPUT, step)
+    published = [record.get("finished", "") for record in load_runs(store.EVIDENCE, step)]
     if not own or own[-1]["finished"] <= max(published, default=""):
         return
     if not is_committed(own[-1]):
@@ -41,16 +40,6 @@ def _publish_step(step: str) -> None:
         return
     _copy(f"{step}.pt")  # first: if this is interrupted, the next time completes it
     store.append_records(store.EVIDENCE / "runs.jsonl", own[-1:])
-
-
-def _load_runs(folder: Path, step: str) -> list[dict]:
-    """The records of an unchanged step with seed 1 in a folder, the newest last."""
-    key = store.run_key(asdict(STEPS[step]), 1)
-    return [
-        record
-        for record in store.load_records(folder / "runs.jsonl").values()
-        if store.run_key(record["recipe"], record["seed"]) == key and "failed" not in record
-    ]
 
 
 def _publish_studies() -> None:

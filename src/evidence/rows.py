@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 
 from .. import store
-from ..experiments import STEPS
+from ..experiments import load_runs
 from ..recipes import Experiment
 from . import measures
 from .measures import Interval
@@ -125,8 +125,7 @@ def seed1_record(step: str) -> dict:
 
     Raises RuntimeError if there is none.
     """
-    wanted = store.run_key(asdict(STEPS[step]), 1)
-    for record in reversed(store.load_records(store.EVIDENCE / "runs.jsonl").values()):
-        if store.run_key(record["recipe"], record["seed"]) == wanted:
-            return record
-    raise RuntimeError(f"there is no record of {step} with seed 1: run its notebook")
+    runs = load_runs(store.EVIDENCE, step)
+    if not runs:
+        raise RuntimeError(f"there is no record of {step} with seed 1: run its notebook")
+    return runs[-1]
