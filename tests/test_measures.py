@@ -39,26 +39,26 @@ def test_diverged_and_collapsed_runs_have_not_trained():
     assert measures.trained(runs) == [good]
 
 
-def test_difference_is_welchs_interval():
+def test_a_difference_has_welchs_interval():
     one, other = [99.31, 99.35, 99.29, 99.40], [99.20, 99.33, 99.10]
     parts = [stdev(sample) ** 2 / len(sample) for sample in (one, other)]
     freedom = sum(parts) ** 2 / (parts[0] ** 2 / 3 + parts[1] ** 2 / 2)
     half = t.ppf(0.975, freedom) * sum(parts) ** 0.5
     gain = mean(one) - mean(other)
-    assert measures.difference(one, other) == pytest.approx((gain, gain - half, gain + half))
-    assert measures.difference([99.1], other)[1:] == (-math.inf, math.inf)
-    assert measures.difference([99.5] * 3, [99.25] * 3) == (0.25, 0.25, 0.25)
+    difference, _ = measures.compare(one, other)
+    assert difference == pytest.approx((gain, gain - half, gain + half))
+    (_, *ends), p_value = measures.compare([99.1], other)
+    assert ends == [-math.inf, math.inf] and p_value == 1
+    assert measures.compare([99.5] * 3, [99.25] * 3) == ((0.25, 0.25, 0.25), 0)
+    assert measures.compare([99.5] * 3, [99.5] * 3) == ((0, 0, 0), 1)
 
 
 def test_p_values_agree_with_intervals():
     one, other = [99.31, 99.35, 99.29, 99.40], [99.20, 99.33, 99.10]
-    _, low, high = measures.difference(one, other)
-    assert (measures.p_value(one, other) < 0.05) == (low > 0 or high < 0)
+    (_, low, high), p_value = measures.compare(one, other)
+    assert (p_value < 0.05) == (low > 0 or high < 0)
     shifted = [value - low for value in one]  # the interval now begins at 0
-    assert measures.p_value(shifted, other) == pytest.approx(0.05)
-    assert measures.p_value([99.1], other) == 1.0
-    assert measures.p_value([99.5] * 3, [99.25] * 3) == 0.0
-    assert measures.p_value([99.5] * 3, [99.5] * 3) == 1.0
+    assert measures.compare(shifted, other)[1] == pytest.approx(0.05)
 
 
 @pytest.mark.parametrize(

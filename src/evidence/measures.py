@@ -56,27 +56,20 @@ def mean_interval(values: Sequence[float]) -> Interval:
     return mean(values), float(low), float(high)
 
 
-def difference(one: Sequence[float], other: Sequence[float]) -> Interval:
-    """The difference of two means with its interval (Welch's t, unequal variances).
+def compare(one: Sequence[float], other: Sequence[float]) -> tuple[Interval, float]:
+    """The difference of two means with its interval, and its two-sided p-value.
 
-    The interval is infinite if a sample has a single value.
+    Welch's t, unequal variances. If a sample has a single value, the interval is infinite, and the
+    p-value is 1.
     """
     gain = mean(one) - mean(other)
     if min(len(one), len(other)) < 2:
-        return gain, -math.inf, math.inf
-    if len({*one}) == len({*other}) == 1:  # without variance, scipy's interval is undefined
-        return gain, gain, gain
-    low, high = ttest_ind(one, other, equal_var=False).confidence_interval()
-    return gain, float(low), float(high)
-
-
-def p_value(one: Sequence[float], other: Sequence[float]) -> float:
-    """The two-sided p-value of the difference of two means (Welch's t); 1 for a single value."""
-    if min(len(one), len(other)) < 2:
-        return 1.0
+        return (gain, -math.inf, math.inf), 1.0
     if len({*one}) == len({*other}) == 1:  # without variance, scipy's test is undefined
-        return float(mean(one) == mean(other))
-    return float(ttest_ind(one, other, equal_var=False).pvalue)
+        return (gain, gain, gain), float(gain == 0)
+    test = ttest_ind(one, other, equal_var=False)
+    low, high = test.confidence_interval()
+    return (gain, float(low), float(high)), float(test.pvalue)
 
 
 def survive_holm(p_values: Sequence[float], level: float = 0.05) -> list[bool]:

@@ -33,10 +33,10 @@ def _publish_step(step: str) -> None:
     """
     own = load_runs(store.OUTPUT, step)
     published = [record.get("finished", "") for record in load_runs(store.EVIDENCE, step)]
-    if not own or own[-1]["finished"] <= max(published, default=""):
+    if not own or own[-1].get("finished", "") <= max(published, default=""):
         return
     if not is_committed(own[-1]):
-        _refuse(f"{step}, seed 1", own[-1]["commit"])
+        _say_refused(f"{step}, seed 1", own[-1])
         return
     _copy(f"{step}.pt")  # first: if this is interrupted, the next time completes it
     store.append_records(store.EVIDENCE / "runs.jsonl", own[-1:])
@@ -54,11 +54,11 @@ def _publish_studies() -> None:
         if key not in published and store.run_key(record["recipe"], record["seed"]) in wanted
     ]
     committed = [record for record in new if is_committed(record)]
+    others = [record for record in new if not is_committed(record)]
     if committed:
         store.append_records(store.EVIDENCE / "study.jsonl", committed)
-    if len(new) > len(committed):
-        (commit, *_) = [record["commit"] for record in new if not is_committed(record)]
-        _refuse(f"{len(new) - len(committed)} of {len(new)} runs of the studies", commit)
+    if others:
+        _say_refused(f"{len(others)} of {len(new)} runs of the studies", others[0])
 
 
 def _publish_benchmark() -> None:
@@ -67,14 +67,14 @@ def _publish_benchmark() -> None:
     if record is None:
         return
     if not is_committed(record):
-        _refuse("the benchmark", record["commit"])
+        _say_refused("the benchmark", record)
         return
     _copy("bench.json")
     (store.OUTPUT / "bench.json").unlink()
 
 
-def _refuse(runs: str, commit: str | None) -> None:
-    reason = "outside a git clone" if commit is None else "with uncommitted code"
+def _say_refused(runs: str, record: dict) -> None:
+    reason = "outside a git clone" if record.get("commit") is None else "with uncommitted code"
     advice = "commit src, and run the same command again"
     print(f"not published: {runs}, made {reason}: {advice}", file=sys.stderr)
 

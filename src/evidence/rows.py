@@ -54,9 +54,9 @@ def study_rows(name: str) -> list[Row]:
         for label, reference in STUDIES[name].comparisons().items()
         if rows[label].is_comparable and rows[reference].is_comparable
     }
-    survive = measures.survive_holm([measures.p_value(*pair) for pair in samples.values()])
-    for (label, pair), survives in zip(samples.items(), survive, strict=True):
-        difference = measures.difference(*pair)
+    compared = {label: measures.compare(*pair) for label, pair in samples.items()}
+    survive = measures.survive_holm([p_value for _, p_value in compared.values()])
+    for (label, (difference, _)), survives in zip(compared.items(), survive, strict=True):
         rows[label] = replace(rows[label], difference=difference, survives_holm=survives)
     return list(rows.values())
 
@@ -104,7 +104,7 @@ def load_study_records() -> dict[str, dict]:
 
 def is_committed(record: Mapping) -> bool:
     """Whether the code that made a record was committed; only then it becomes evidence."""
-    commit = record["commit"]
+    commit = record.get("commit")  # None outside a clone; the first records do not have it
     return commit is not None and not commit.endswith("-dirty")
 
 

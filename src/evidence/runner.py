@@ -38,7 +38,9 @@ def missing(
     here = store.platform(machine)
     own = store.load_records(store.OUTPUT / "study.jsonl")
     current = machine["commit"]
-    recorded = {key for key, run in own.items() if is_committed(run) or run["commit"] == current}
+    recorded = {
+        key for key, run in own.items() if is_committed(run) or run.get("commit") == current
+    }
     recorded |= load_study_records().keys()
     found = {}
     for name in names:

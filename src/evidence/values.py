@@ -148,8 +148,9 @@ def _facts(rows: Rows) -> dict[str, str]:
         row, reference = study[label], study[other]
         samples = getattr(row, measure), getattr(reference, measure)
         if row.all_train and reference.all_train and min(map(len, samples)) > 1:
-            gain, low, high = measures.difference(*samples)
-            values[name] = format_difference((gain, low, high))
+            difference, _ = measures.compare(*samples)
+            gain, low, high = difference
+            values[name] = format_difference(difference)
             values[f"{name}/size"] = format_number(abs(gain))
             values[f"{name}/interval"] = format_signed_interval(low, high)
     records = load_study_records().values()
