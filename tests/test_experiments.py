@@ -100,6 +100,7 @@ def test_a_run_of_a_step_that_diverges_is_recorded_and_not_published(
         run(diverging, progress=False)
     (record,) = load_records(output / "runs.jsonl").values()
     assert record["failed"] == str(raised.value) and raised.value.record["failed"]
+    assert raised.value._render_traceback_() == [f"DivergenceError: {raised.value}"]  # in Jupyter
     publish()
     assert not any(evidence.iterdir())
 

@@ -144,6 +144,15 @@ def test_an_unusable_checkpoint_is_reported_and_the_run_starts_over(
     assert line.startswith(f"{interrupted.name} {reason}") and line.endswith(": starting over")
 
 
+def test_a_checkpoint_that_may_not_be_read_is_not_called_damaged(interrupted, capsys, monkeypatch):
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(torch, "load", refuse)
+    run(BASIC, progress=False)
+    assert "cannot be read (Permission denied): starting over" in capsys.readouterr().err
+
+
 def test_code_that_is_changed_does_not_resume_a_run(monkeypatch):
     class Sloped(torch.nn.Module):
         def __init__(self, slope):
