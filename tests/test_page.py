@@ -648,6 +648,7 @@ def test_a_product_of_the_decision_leads_to_the_strongest_pixel_of_its_map(opene
     )
     shade = shades[6 * (int(place[1]) - 1) + int(place[2]) - 1]
     assert shade in (min(shades), max(shades))  # whichever way batch normalisation scales the map
+    assert shades.count(shade) == 1  # not what ReLU left empty
 
 
 def test_a_click_pins_a_pixel(opened):

@@ -111,18 +111,17 @@ def test_a_study_continues_after_a_run_that_diverges(tiny, study):
 def test_runs_of_uncommitted_code_that_has_changed_are_made_again(
     tiny, study, evidence, monkeypatch, capsys
 ):
-    study("one", {"a": tiny}, seeds=1)
+    study("one", {"a": tiny}, seeds=2)
     monkeypatch.setattr(device, "COMMIT", "0123456789-dirty")
     run_studies(["one"], jobs=1, device="cpu")
     assert missing(["one"], HERE) == []  # while this code is there
-    publish()
-    assert "not published: 1 of 1 runs of the studies, made with" in capsys.readouterr().err
     monkeypatch.setattr(device, "COMMIT", "9876543210")
-    assert len(missing(["one"], HERE)) == 1
-    run_studies(["one"], jobs=1, device="cpu")
+    assert len(missing(["one"], HERE)) == 2
+    run_studies(["one"], seeds=1, jobs=1, device="cpu")
     publish()
+    assert "not published: 1 of 2 runs of the studies, made with" in capsys.readouterr().err
     (record,) = load_records(evidence / "study.jsonl").values()
-    assert record["commit"] == "9876543210"
+    assert record["seed"] == 1 and record["commit"] == "9876543210"
 
 
 def test_variations_change_what_they_name():
