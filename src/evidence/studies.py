@@ -152,6 +152,19 @@ def _schedules(experiment: Experiment) -> dict[str, Experiment]:
     }
 
 
+def _low_rates(experiment: Experiment, share: float) -> dict[str, Experiment]:
+    """The recipe with three phases and several rates, in parts of the peak, where the third begins.
+
+    PyTorch calls these parts `div_factor`; the run begins at the same rate.
+    """
+    best = _schedules(experiment)[f"three phases, {share:g}"]
+    return {
+        "peak / 10": vary(best, {"scheduler_args.div_factor": 10}),
+        "peak / 25": best,  # the default
+        "peak / 50": vary(best, {"scheduler_args.div_factor": 50}),
+    }
+
+
 # The neighbours of step 3's recipe: each hyperparameter moved one step down and one step up.
 NEIGHBOURS = {
     "learning rate 0.1": {"optimizer_args.lr": 0.1},
@@ -191,6 +204,32 @@ SELECTION = {
         "phases of OneCycleLR, and the share of the first, step 3",
         _schedules(STEP_3),
         "two phases, 0.15",
+        seeds=5,
+    ),
+    "low_rate_regularization": Study(
+        "How low should the learning rate of step 2 be in the third phase?",
+        "learning rate where the third phase begins, step 2",
+        _low_rates(STEP_2, 0.35),
+        "peak / 25",
+        seeds=5,
+    ),
+    "steadiness_augmentation": Study(
+        "Do another average or a smaller weight decay make step 3 steadier?",
+        "recipe",
+        {
+            "step 3": STEP_3,
+            "weight decay 5e-5": vary(STEP_3, {"optimizer_args.weight_decay": 5e-5}),
+            "averaging 0.995": vary(STEP_3, {"ema_decay": 0.995}),
+            "averaging 0.999": vary(STEP_3, {"ema_decay": 0.999}),
+        },
+        "step 3",
+        seeds=5,
+    ),
+    "low_rate_augmentation": Study(
+        "How low should the learning rate of step 3 be in a third phase?",
+        "learning rate where the third phase begins, step 3",
+        _low_rates(STEP_3, 0.25),
+        "peak / 25",
         seeds=5,
     ),
     "scheduler": Study(
@@ -292,5 +331,11 @@ SELECTION = {
 }
 STUDIES = REPORTS | SELECTION
 # These are not shown yet: not all of their runs are there.
-UNFINISHED = ("schedule_augmentation", "fewer_images")
+UNFINISHED = (
+    "schedule_augmentation",
+    "low_rate_regularization",
+    "steadiness_augmentation",
+    "low_rate_augmentation",
+    "fewer_images",
+)
 SHOWN = [name for name in STUDIES if name not in UNFINISHED]
