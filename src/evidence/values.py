@@ -14,7 +14,7 @@ from ..experiments import STEPS
 from ..models import count_parameters
 from ..recipes import build_model
 from . import measures
-from .rows import Row, load_study_records
+from .rows import Row, load_study_records, seed1_record
 from .tables import (
     Rows,
     format_difference,
@@ -64,7 +64,7 @@ def named_values(rows: Rows) -> dict[str, str]:
         values[f"{step}/parameters"] = f"{count_parameters(build_model(experiment)):,}"
         if row.histories:
             values |= {f"{step}/{name}": text for name, text in _step_values(row).items()}
-    return values | _facts(rows) | _exercise_values()
+    return values | _facts(rows) | _error_values() | _exercise_values()
 
 
 def quote_row(row: Row) -> dict[str, str]:
@@ -167,6 +167,20 @@ def _means_over_folds(folds: Iterable[Row]) -> list[float]:
         by_fold.append(dict(zip(seeds, row.last, strict=True)))
     shared = set.intersection(*map(set, by_fold))
     return [mean(accuracies[seed] for accuracies in by_fold) for seed in sorted(shared)]
+
+
+def _error_values() -> dict[str, str]:
+    """How many test images the networks of steps 2 and 3 that the notebooks show misclassify."""
+    before, after = (
+        {index for index, _ in seed1_record(step)["errors"]}
+        for step in ("regularization", "augmentation")
+    )
+    return {
+        "errors/step 2": str(len(before)),
+        "errors/step 3": str(len(after)),
+        "errors/fixed": str(len(before - after)),
+        "errors/new": str(len(after - before)),
+    }
 
 
 def _exercise_values() -> dict[str, str]:

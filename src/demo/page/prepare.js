@@ -180,8 +180,18 @@ function normalizeSize(ink, width, height) {
 
 // ---- what NumPy, SciPy and Pillow do in Python
 
-const sum = values => values.reduce((total, value) => total + value, 0);
-const highest = values => values.reduce((most, value) => Math.max(most, value), -Infinity);
+// Plain loops: `reduce` of a typed array makes an object of every sum.
+function sum(values) {
+  let total = 0;
+  for (const value of values) total += value;
+  return total;
+}
+
+function highest(values) {
+  let most = -Infinity;
+  for (const value of values) if (value > most) most = value;
+  return most;
+}
 
 function deviation(values) {
   const mean = sum(values) / values.length;
@@ -196,12 +206,14 @@ function percentile(values, percent) {
 // The box around all values above 0; null if there are none.
 function findBox(values, width, height) {
   let top = height, bottom = -1, left = width, right = -1;
-  values.forEach((value, k) => {
-    if (value <= 0) return;
-    const x = k % width, y = Math.floor(k / width);
-    left = Math.min(left, x); right = Math.max(right, x);
-    top = Math.min(top, y); bottom = Math.max(bottom, y);
-  });
+  for (let y = 0; y < height; y++)
+    for (let x = 0; x < width; x++) {
+      if (values[y * width + x] <= 0) continue;
+      if (y < top) top = y;
+      bottom = y;
+      if (x < left) left = x;
+      if (x > right) right = x;
+    }
   return bottom < 0 ? null : {left, top, width: right - left + 1, height: bottom - top + 1};
 }
 
