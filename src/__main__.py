@@ -55,7 +55,7 @@ def bench(args: argparse.Namespace) -> None:
     from .evidence.benchmark import benchmark
     from .evidence.tables import speed_table
 
-    print(speed_table(benchmark(args.step or STEPS, args.turns, args.quick, args.device)))
+    print(speed_table(benchmark(args.step or STEPS, args.rounds, args.quick, args.device)))
 
 
 def predict(args: argparse.Namespace) -> None:
@@ -112,7 +112,9 @@ def parser() -> argparse.ArgumentParser:
     add("image", nargs="+", help="PNG, JPEG or any other image file with one digit")
     add("--json", action="store_true", help="print a list of objects, with all probabilities")
     add("--show", metavar="PICTURE", type=Path, help="draw what was found, and the answers")
-    add = command(report, "publish what was run here: tables, numbers, pictures and the page")
+    add = command(
+        report, "publish what was run here, and write the tables, numbers, pictures and the page"
+    )
     add("--check", action="store_true", help="change nothing; fail if something does not agree")
     return root
 
@@ -142,13 +144,15 @@ def add_runs(command: Callable) -> None:
 
     add = command(bench, "measure an epoch of this package and of the usual pipeline")
     add("step", nargs="*", help=f"steps to measure, of {', '.join(STEPS)} (default: all)")
-    add("--turns", type=positive, default=3, help="epochs measured per pipeline (default: 3)")
+    add("--rounds", type=positive, default=3, help="epochs measured per pipeline (default: 3)")
     add("--quick", action="store_true", help="use a tenth of the images, and record nothing")
     add("--device", help=device)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run a command; an error that a user can cause ends in one line, and exit status 1 or 2."""
+    """Run a command; an error that a user can cause is printed without a traceback.
+
+    The exit status is then 1, 2 for a wrong value, or 130 for an interrupt."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # whatever the terminal can encode

@@ -1,6 +1,6 @@
 """MNIST as tensors on the device, shuffled batches, and augmentation of a whole batch at once.
 
-Read `load_mnist` first, then `Loader`, then `RandomAffine` and the two functions that it uses.
+Read `load_mnist` first, then `Loader`, then `RandomAffine` and the two functions below it.
 """
 
 import gzip
@@ -143,7 +143,7 @@ class Loader:
         return {"generator": self.generator.get_state()} if self.generator else {}
 
     def load_state_dict(self, state: dict) -> None:
-        """Restore what `state_dict` returned: the next pass is the one that followed then."""
+        """Restore what `state_dict` returned, so that the next pass repeats the one after it."""
         if self.generator:
             self.generator.set_state(state["generator"])
 
@@ -151,9 +151,9 @@ class Loader:
 class RandomAffine(transforms.RandomAffine):
     """torchvision's RandomAffine for a whole batch: `matrices` draws one transform per image.
 
-    The arguments and their ranges are torchvision's, but `shear` is a number of degrees, along x
-    alone, and pixels from outside the image are 0. Raises ValueError or TypeError for invalid
-    values.
+    The arguments and their ranges are torchvision's, but `degrees` and `shear` (along x alone) are
+    single numbers, `translate` and `scale` are pairs, and pixels from outside the image are 0.
+    Raises ValueError or TypeError for invalid values.
     """
 
     def __init__(
@@ -196,7 +196,9 @@ def affine_matrices(
     shear: torch.Tensor,
     size: int = 28,
 ) -> torch.Tensor:
-    """The inverse of rotation · scaling · shear · translation, as torchvision composes them.
+    """The inverse of translation · rotation · scaling · shear, as torchvision composes them.
+
+    In this product of matrices, shear is applied to the image first, and translation last.
 
     `angle` and `shear` (along x) in degrees, `scale` a factor, each of shape (N,); `translate` in
     pixels, shape (N, 2). The centre of the image stays where it is, apart from the translation.

@@ -112,7 +112,7 @@ def run(
 
 
 def prepare(experiment: Experiment, seed: int = 1, device: str | None = None) -> Setup:
-    """What the recipe says, built: model, loaders, optimizer and so on.
+    """Build what a recipe describes: model, loaders, optimizer and so on.
 
     Sets PyTorch's global seed. Raises ValueError if the seed, the device or MNIST_REDUCED is wrong,
     RuntimeError if an archive of MNIST is missing or damaged.

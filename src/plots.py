@@ -1,6 +1,6 @@
 """Figures of images, networks and runs, from tensors and histories.
 
-Every function but `show` returns a new figure; none reads a file or knows an experiment.
+Most functions return a new figure; none reads a file or knows an experiment.
 """
 
 import copy
@@ -35,10 +35,10 @@ def digits(
     A title has one or two lines. `rows` are names of the rows. `limits` are the values of white and
     of black; unless they are 0 and 1, a colour bar shows them.
     """
-    height = max(1, math.ceil(len(images) / columns))
+    row_count = max(1, math.ceil(len(images) / columns))
     lines = max((str(title).count("\n") + 1 for title in titles), default=0)
-    size = (0.72 * columns + 2 * bool(rows), (0.72 + 0.18 * lines) * height)
-    figure, grid = plt.subplots(height, columns, figsize=size, squeeze=False)
+    size = (0.72 * columns + 2 * bool(rows), (0.72 + 0.18 * lines) * row_count)
+    figure, grid = plt.subplots(row_count, columns, figsize=size, squeeze=False)
     for axes in grid.flat:
         axes.set_axis_off()
     for axes, image in zip(grid.flat, images):
@@ -166,7 +166,7 @@ def feature_maps(layers: Mapping[str, torch.Tensor]) -> Figure:
 
     Each map has its own scale, from its lowest value, white, to its highest, black.
     """
-    lines = [-(-maps.shape[1] // 16) for maps in layers.values()]
+    lines = [math.ceil(maps.shape[1] / 16) for maps in layers.values()]
     size = (8.2, 0.5 * sum(lines) + 0.35 * len(lines))
     figure, column = plt.subplots(len(lines), figsize=size, height_ratios=lines, squeeze=False)
     for axes, (name, maps) in zip(column.flat, layers.items(), strict=True):
@@ -207,7 +207,10 @@ def curves(history: Sequence[Mapping], split: str = "test", target: float = 99.4
     rates = [epoch["learning_rate"] for epoch in history]
     rate.plot(epochs, rates, "o", color=GREY, ms=4)
     logarithmic = min(rates) < 0.02 * max(rates)
-    rate.set(yscale="log") if logarithmic else rate.set(ylim=(0, 1.2 * max(rates)))
+    if logarithmic:
+        rate.set(yscale="log")
+    else:
+        rate.set(ylim=(0, 1.2 * max(rates)))
     rate.set_title("Learning rate at the start of each epoch")
     for axes in panels.values():
         axes.set(xlabel="epoch", xlim=(min(epochs) - 0.5, max(epochs) + 0.5))
@@ -232,8 +235,8 @@ def confusion(labels: torch.Tensor, predictions: torch.Tensor) -> Figure:
     figure, axes = plt.subplots(figsize=(5.4, 4.8))
     image = axes.imshow(wrong.numpy(), cmap="Reds")
     for row, column in counts.nonzero().tolist():
-        light = "white" if wrong[row, column] > wrong.max() / 2 else "black"
-        style = {"color": GREY if row == column else light, "fontsize": 9}
+        text_colour = "white" if wrong[row, column] > wrong.max() / 2 else "black"
+        style = {"color": GREY if row == column else text_colour, "fontsize": 9}
         axes.text(column, row, int(counts[row, column]), ha="center", va="center", **style)
     axes.set(xticks=range(10), yticks=range(10), xlabel="prediction", ylabel="label")
     axes.grid(visible=False)

@@ -58,11 +58,14 @@ class RecipeError(OneLineError, ValueError):
 
 @dataclass(frozen=True)
 class Experiment:
-    """A whole recipe. With a seed, a run is reproducible bit for bit on one machine.
+    """A whole recipe.
+
+    With a seed, a run is reproducible bit for bit on one machine with the same code, PyTorch and
+    number of threads.
 
     Each `…_args` is passed to the class named before it; `MODELS`, `OPTIMIZERS` and `SCHEDULERS`
-    hold the names. Raises RecipeError for an invalid value. Records identify a run by these values
-    and the seed, not by the code of the model: give a changed network a name of its own.
+    hold the names. Raises RecipeError for an invalid value. Records identify a run by these values,
+    except `name`, and the seed, not by the code of the model: give a changed network a new name.
     """
 
     name: str
@@ -103,16 +106,17 @@ def _check_values(experiment: Experiment) -> None:
     valid = isinstance(name, str) and re.fullmatch(r"\w[\w .+-]{0,99}", name) is not None
     rule = "must be up to 100 letters, digits, spaces, '.', '+', '-' and '_'"
     require(valid, "name", f"{rule}, and begin with a letter, a digit or '_'")
-    for count in ("epochs", "batch_size"):
-        value = getattr(experiment, count)
-        require(type(value) is int and value > 0, count, "must be a positive integer")
+    for field_name in ("epochs", "batch_size"):
+        value = getattr(experiment, field_name)
+        require(type(value) is int and value > 0, field_name, "must be a positive integer")
     require(isinstance(experiment.normalized, bool), "normalized", "must be True or False")
     decay = experiment.ema_decay
     valid = decay is None or (isinstance(decay, float) and 0 < decay < 1)
     require(valid, "ema_decay", "must be None or between 0 and 1")
     require(experiment.split in SPLITS, "split", f"choose one of {', '.join(SPLITS)}")
-    for arguments in ("model_args", "optimizer_args", "scheduler_args"):
-        require(isinstance(getattr(experiment, arguments), Mapping), arguments, "must be a dict")
+    for field_name in ("model_args", "optimizer_args", "scheduler_args"):
+        is_mapping = isinstance(getattr(experiment, field_name), Mapping)
+        require(is_mapping, field_name, "must be a dict")
     valid = experiment.augmentation is None or bool(experiment.augmentation)
     require(valid, "augmentation", "must be None or name at least one argument")
     unused = experiment.scheduler is None and experiment.scheduler_args
@@ -127,16 +131,16 @@ def _check_parts(experiment: Experiment) -> None:
         if name not in known:
             names = ", ".join(filter(None, known))
             raise RecipeError(f"{part}={name!r}: choose one of {names}")
-    with _blame("model_args", experiment.model_args), torch.random.fork_rng(devices=[]):
+    with _as_recipe_error("model_args", experiment.model_args), torch.random.fork_rng(devices=[]):
         build_model(experiment)
-    with _blame("augmentation", experiment.augmentation):
+    with _as_recipe_error("augmentation", experiment.augmentation):
         build_augmentation(experiment)
     weight = nn.Parameter(torch.zeros(1))
     weight.grad = torch.zeros(1)
-    with _blame("optimizer_args", _optimizer_arguments(experiment)):
+    with _as_recipe_error("optimizer_args", _optimizer_arguments(experiment)):
         optimizer = build_optimizer(experiment, [weight])
         optimizer.step()
-    with _blame("scheduler_args", experiment.scheduler_args):
+    with _as_recipe_error("scheduler_args", experiment.scheduler_args):
         scheduler = build_scheduler(experiment, optimizer, 100 * experiment.epochs)
         if scheduler:
             optimizer.step()  # before the scheduler's, or PyTorch warns
@@ -144,7 +148,7 @@ def _check_parts(experiment: Experiment) -> None:
 
 
 @contextmanager
-def _blame(name: str, value: object) -> Iterator[None]:
+def _as_recipe_error(name: str, value: object) -> Iterator[None]:
     """Turn what PyTorch or torchvision refuses into a RecipeError that names field and value."""
     try:
         yield

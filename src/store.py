@@ -1,7 +1,7 @@
 """Everything on disk, as bytes and dicts: records of runs, checkpoints, weights.
 
 `EVIDENCE` is what the READMEs and notebooks are based on. `OUTPUT` is what you run; `report`
-publishes the steps and the studies. Records are only ever appended. Every other file is written to
+publishes it. Records are only ever appended. Every other file is written to
 a temporary name and then renamed, so that no reader ever sees half of one.
 """
 
@@ -30,7 +30,7 @@ def run_key(recipe: dict, seed: int) -> str:
 
     Integers and floats of one value are the same in a recipe, but not as seeds.
     """
-    ignored = {"name", "precision"}  # records made before November 2026 name a precision
+    ignored = {"name", "precision"}  # older records name a precision
     text = json.dumps({field: value for field, value in recipe.items() if field not in ignored})
     return json.dumps([json.loads(text, parse_int=float), seed], sort_keys=True)
 
@@ -99,7 +99,8 @@ def append_records(path: Path, records: Collection[dict]) -> None:
             rest = _missing_line_break(file, size) + lines
             try:
                 while rest:
-                    rest = rest[file.write(rest) :]
+                    written = file.write(rest)
+                    rest = rest[written:]
             except OSError:
                 file.truncate(size)
                 raise
@@ -153,7 +154,8 @@ class Checkpoint:
     """The file of an unfinished run: the state of its setup, and its history so far.
 
     `record` is the record of the run as far as it is known. `conditions` must be the same when the
-    run is resumed: elsewhere, or with other code, it would not end as if it had not stopped.
+    run is resumed: elsewhere, or with other code, the result would differ from that of an
+    uninterrupted run.
     """
 
     def __init__(self, record: dict, conditions: dict):
@@ -162,18 +164,18 @@ class Checkpoint:
         name = f"{record['recipe']['name']}-{record['seed']}-{digest}.pt"
         self.path = OUTPUT / ".checkpoints" / name
         self.conditions = conditions
-        self.failed = False
+        self.warned = False
 
-    def save(self, setup: dict, history: list[dict]) -> None:
+    def save(self, setup_state: dict, history: list[dict]) -> None:
         """Save the state of a setup; if this fails, say so the first time."""
-        state = {"conditions": self.conditions, "setup": setup, "history": history}
+        state = {"conditions": self.conditions, "setup": setup_state, "history": history}
         try:
             save_state(state, self.path)
         except OSError as error:
-            if not self.failed:
+            if not self.warned:
                 fault = f"if the run is interrupted, it loses epoch {len(history)} and later ones"
                 print(f"cannot write a checkpoint ({error}): {fault}", file=sys.stderr)
-            self.failed = True
+            self.warned = True
 
     def load(self) -> tuple[dict | None, list[dict]]:
         """What was saved: the state of the setup, and the history; None and [] without a file.

@@ -50,7 +50,7 @@ def train(
         if average:
             average.update(model)
         meter.add(loss.detach() * len(data), output, target)
-        meter.show(bar, optimizer.param_groups[0]["lr"])
+        meter.show(bar)
     return meter.means()
 
 
@@ -84,9 +84,9 @@ class Meter:
         self.correct = torch.zeros((), dtype=torch.long, device=device)
         self.seen = self.batches = 0
 
-    def add(self, loss: torch.Tensor, output: torch.Tensor, target: torch.Tensor) -> None:
+    def add(self, loss_sum: torch.Tensor, output: torch.Tensor, target: torch.Tensor) -> None:
         """Count a batch: the sum of its losses, its outputs (N, 10) and its labels (N,)."""
-        self.total_loss += loss
+        self.total_loss += loss_sum
         self.correct += (output.argmax(dim=1) == target).sum()
         self.seen += len(target)
         self.batches += 1
@@ -95,16 +95,13 @@ class Meter:
         """The mean loss and the accuracy in %."""
         return self.total_loss.item() / self.seen, 100 * self.correct.item() / self.seen
 
-    def show(self, bar: tqdm, learning_rate: float) -> None:
+    def show(self, bar: tqdm) -> None:
         """Update the progress bar now and then; DivergenceError if the loss is not finite."""
         if self.batches % REFRESH and self.batches != bar.total:
             return
         batch = self.batches - 1
         if not math.isfinite(self.total_loss.item()):
-            raise DivergenceError(
-                f"batch {batch}, learning rate {learning_rate:.2g}: the loss is not finite; try a "
-                "lower learning rate"
-            )
+            raise DivergenceError(f"batch {batch}: the loss is not finite; lower the learning rate")
         bar.set_description(format_progress(batch, *self.means()), refresh=False)
 
 

@@ -20,6 +20,11 @@ hypothesis.settings.register_profile("here", deadline=None, database=None)  # wr
 hypothesis.settings.load_profile("here")
 
 
+def pytest_addoption(parser):
+    help = "write the list of the numbers that sentences state and do not quote"
+    parser.addoption("--update-numbers", action="store_true", help=help)
+
+
 def history(*accuracies):
     """The history of a run with these test accuracies in %."""
     rest = {"learning_rate": 0.1, "train_accuracy": 99.0, "train_loss": 0.1, "test_loss": 0.1}

@@ -38,7 +38,7 @@ def test_the_usual_pipeline_augments_and_shuffles(root, mnist):
 
 def test_a_smoke_test_measures_nothing(smoke):
     with pytest.raises(ValueError, match="MNIST_REDUCED is set: unset it"):
-        benchmark.benchmark(["basic"], turns=1, quick=True, device="cpu")
+        benchmark.benchmark(["basic"], rounds=1, quick=True, device="cpu")
 
 
 def test_a_quick_benchmark_measures_both_pipelines_and_records_nothing(monkeypatch, output):
@@ -47,7 +47,7 @@ def test_a_quick_benchmark_measures_both_pipelines_and_records_nothing(monkeypat
 
     monkeypatch.setattr(benchmark, "_measure_in_new_process", measure_here)
     monkeypatch.setattr(usual_pipeline, "WORKERS", 0)
-    record = benchmark.benchmark(["augmentation"], turns=1, quick=True, device="cpu")
+    record = benchmark.benchmark(["augmentation"], rounds=1, quick=True, device="cpu")
     seconds = record["seconds"]["augmentation"]
     assert list(seconds) == [benchmark.USUAL, benchmark.OURS]
     assert all(second > 0 for runs in seconds.values() for second in runs)

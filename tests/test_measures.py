@@ -36,7 +36,7 @@ def test_a_run_is_consistent_if_each_of_its_last_five_epochs_is(record, consiste
 def test_diverged_and_collapsed_runs_have_not_trained():
     good = history(98.0, 99.0)
     runs = [{"history": good}, {"history": history(98.0, 9.8)}, {"history": [], "failed": "!"}]
-    assert measures.trained(runs) == [good]
+    assert measures.learned_histories(runs) == [good]
 
 
 def test_a_difference_has_welchs_interval():
@@ -89,11 +89,11 @@ def test_a_proportion_has_the_exact_interval_of_clopper_and_pearson(count, other
 
 
 def test_the_resolution_is_the_difference_that_is_found_four_times_of_five():
-    random, shift = np.random.default_rng(1), measures.resolution(0.05, 10)
+    random, shift = np.random.default_rng(1), measures.detectable_difference(0.05, 10)
     one, other = random.normal(0, 0.05, (2, 2000, 10))
     found = (ttest_ind(one + shift, other, axis=1, equal_var=False).pvalue < 0.05).mean()
     assert found == pytest.approx(0.8, abs=0.04)  # 2,000 draws: ± 0.018
-    assert measures.resolution(0.05, 10, comparisons=21) > shift
+    assert measures.detectable_difference(0.05, 10, comparisons=21) > shift
 
 
 def test_the_sampling_error_is_that_of_a_binomial():

@@ -2,6 +2,7 @@
 
 `plain_numbers.json` lists the latter, such as limits, settings and years, in the order of the text.
 A changed sentence needs its numbers changed there, too: no number changes unnoticed.
+`pytest tests/test_numbers.py --update-numbers` writes the list; read what changed in it.
 """
 
 import difflib
@@ -72,12 +73,15 @@ def raise_last_digit(text, end):
     return f"{text[: end - 1]}{digit}{text[end:]}"
 
 
-@pytest.mark.parametrize("name", DOCUMENTS)
-def test_plain_numbers_are_those_of_the_list(name):
-    listed = json.loads(LIST.read_text(encoding="utf-8"))[name]
-    found = find_plain_numbers(read_text(name))
-    changes = difflib.unified_diff(listed, found, LIST.name, name, lineterm="")
-    assert found == listed, "\n".join(changes)
+def test_plain_numbers_are_those_of_the_list(pytestconfig):
+    found = {name: find_plain_numbers(read_text(name)) for name in DOCUMENTS}
+    text = json.dumps(found, indent=1, ensure_ascii=False) + "\n"
+    if pytestconfig.getoption("update_numbers"):
+        LIST.write_text(text, encoding="utf-8", newline="\n")
+    listed = LIST.read_text(encoding="utf-8")
+    changes = difflib.unified_diff(listed.splitlines(), text.splitlines(), lineterm="")
+    advice = "if this is right, run pytest tests/test_numbers.py --update-numbers"
+    assert text == listed, "\n".join([*changes, advice])
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)

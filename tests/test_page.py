@@ -700,6 +700,15 @@ def test_a_phone_keeps_the_answer_in_sight(open_page):
     assert 0 <= tab.locator("#prediction").bounding_box()["y"] < 60
 
 
+def test_a_phone_shows_a_map_and_its_explanation_together(open_page):
+    tab = open_page(**PHONE)
+    tab.locator("#map-4-5").tap()
+    assert tab.inner_text("#about").startswith("Convolution 4, map 6")
+    for part in ("#map-4-5", "#about", "#enlarged"):
+        area = tab.locator(part).bounding_box()
+        assert area["y"] >= 0 and area["y"] + area["height"] <= tab.viewport_size["height"], part
+
+
 def test_tab_makes_few_stops(opened):
     draw(opened, STROKES[7])  # so that Undo is enabled
     stops = set()

@@ -62,7 +62,7 @@ def test_steps_of_different_lengths_are_drawn():
 
 
 def test_seeds_that_do_not_train_count_in_the_share_of_consistent_seeds():
-    half = Row("a", [{}, {}], [history(99.5)], [99.5], [99.5], 1)  # one of two seeds trains
+    half = Row("a", [{}, {}], [history(99.5)], [99.5], [99.5], 1)  # one of two seeds learns
     rows = {"original": {"regularization": half, "augmentation": half}}
     rows |= {step: {step: half} for step in ("regularization", "augmentation")}
     curve = pictures.consistency(rows).axes[0].lines[0]
@@ -74,7 +74,8 @@ def test_a_study_names_the_images_that_it_evaluates(monkeypatch):
     rows = {"a": row("a", [99.1, 99.2]), "b": row("b", [99.3, 99.3])}
     for splits, name in (
         (("validation", "validation"), "validation"),
-        (("fold 1", "fold 2"), "the fold"),
+        (("fold 2", "fold 2"), "fold 2"),
+        (("fold 1", "fold 2"), "each row's split"),
         (("test", "test, 50,000 images"), "test"),
     ):
         recipes = {label: replace(BASIC, split=split) for label, split in zip("ab", splits)}

@@ -57,7 +57,7 @@ BELOW, COLLAPSED = history(98, 99.5, 99.3, 99.5, 99.5, 99.5), history(10, 10, 10
         ([history(99.0, 99.2)], "– | – | 99.20"),
     ],
 )
-def test_a_study_table_counts_the_consistent_seeds_and_those_that_train(runs, row, one):
+def test_a_study_table_counts_the_consistent_seeds_and_those_that_learn(runs, row, one):
     one(*runs)
     table = tables.study_table("one", load_rows(["one"]))
     assert table.splitlines()[2:] == [f"| a | {row} |"]
@@ -80,10 +80,10 @@ def test_a_difference_is_resolved_by_its_interval_before_rounding(difference, te
     assert tables.format_difference(difference) == text
 
 
-def test_what_is_known_of_seeds_that_do_not_train_can_be_quoted(one):
+def test_what_is_known_of_seeds_that_do_not_learn_can_be_quoted(one):
     one(None, COLLAPSED)
     (row,) = study_rows("one")
-    assert quote_row(row)["train"] == "0 of 2" and quote_row(row)["consistent"] == "0 of 2"
+    assert quote_row(row)["learn"] == "0 of 2" and quote_row(row)["consistent"] == "0 of 2"
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_the_mean_of_one_seed_has_no_interval(evidence):
     [(99, 100, "94.5 to 99.98 %"), (30, 30, "88.4 to 100.0 %"), (0, 10, "0.0 to 30.9 %")],
 )
 def test_a_share_is_rounded_outward(count, total, text):
-    assert tables.format_share(count, total) == text
+    assert tables.format_share_interval(count, total) == text
 
 
 def test_a_study_compares_with_its_reference(evidence, monkeypatch):

@@ -5,6 +5,7 @@ their aspect ratio", and centred in 28 × 28 "by computing the center of mass of
 (http://yann.lecun.com/exdb/mnist/). `ink.py` finds the ink; `page/prepare.js` mirrors both.
 """
 
+import math
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -97,7 +98,8 @@ def save_picture(results: Iterable[dict], path: Path | str) -> None:
         left, top, width, height = digit.box
         framed = np.pad(1 - digit.picture, 2)
         around = framed[top : top + height + 4, left : left + width + 4]
-        around[[0, 1, -2, -1]] = around[:, [0, 1, -2, -1]] = 1
+        around[[0, 1, -2, -1]] = 1  # a view: this draws the frame
+        around[:, [0, 1, -2, -1]] = 1
         images += [torch.from_numpy(framed), digit.pixels]
         text = f"{result['digit']} ({100 * result['confidence']:.1f} %), next {result['runner_up']}"
         rows.append(f"{result['file'][-30:]}\nPrediction: {text}")
@@ -171,7 +173,7 @@ def reduce_image(image: Image.Image) -> np.ndarray:
     width, height = image.size
     if width * height * (1 if image.mode in ("1", "L", "P") else 4) > MAX_BYTES:
         raise MemoryError(f"{width} × {height} pixels")
-    factor = -(-max(image.size) // MAX_SIZE)
+    factor = math.ceil(max(image.size) / MAX_SIZE)
     step = factor * max(1, 2**20 // (width * factor))
     # These modes have no fixed range: theirs is the image's own.
     low, high = image.getextrema() if image.mode[0] in "IF" else (0, 0)

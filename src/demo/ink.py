@@ -27,7 +27,7 @@ def find_ink(grey: np.ndarray) -> tuple[np.ndarray, list[str]]:
     strongest = np.percentile(ink[y : height - y, x : width - x], 99.9)
     if strongest < MIN_CONTRAST:
         strongest = np.percentile(ink, 99.9)
-    noise = np.median(ink)  # of the paper, whose closing is its lightest
+    noise = np.median(ink)  # of the paper: the closing finds its lightest grey
     if strongest < MIN_CONTRAST or (large and 1 / 3 < noise / strongest < 2 / 3):
         return np.zeros_like(ink), []
     lowest = max(PART * strongest, min(3 * noise, 0.4 * strongest))
@@ -58,9 +58,9 @@ def is_paper_light(grey: np.ndarray) -> bool:
     """
     window = window_size(grey.shape)
     y, x = grey.shape[0] // 24, grey.shape[1] // 24
-    margin = np.pad(grey[y : grey.shape[0] - y, x : grey.shape[1] - x], window, mode="edge")
-    light, dark = (f(margin, window) for f in (ndimage.maximum_filter, ndimage.minimum_filter))
-    return bool(((2 * margin - light - dark) * (light - dark)).sum() >= 0)
+    padded = np.pad(grey[y : grey.shape[0] - y, x : grey.shape[1] - x], window, mode="edge")
+    light, dark = (f(padded, window) for f in (ndimage.maximum_filter, ndimage.minimum_filter))
+    return bool(((2 * padded - light - dark) * (light - dark)).sum() >= 0)
 
 
 def find_paper(grey: np.ndarray) -> np.ndarray:
@@ -73,11 +73,11 @@ def find_paper(grey: np.ndarray) -> np.ndarray:
     inside = np.s_[window:-window, window:-window]
     if max(grey.shape) > SMALL:
         # Beyond the picture the paper goes on, in the light or the shadow at the border.
-        beyond = np.pad(ndimage.grey_closing(grey, window), window, mode="edge")
-        beyond[inside] = grey
+        padded = np.pad(ndimage.grey_closing(grey, window), window, mode="edge")
+        padded[inside] = grey
     else:
-        beyond = np.pad(grey, window, constant_values=grey.max())
-    return ndimage.grey_closing(beyond, window)[inside]
+        padded = np.pad(grey, window, constant_values=grey.max())
+    return ndimage.grey_closing(padded, window)[inside]
 
 
 def remove_rules(ink: np.ndarray, lowest: float) -> np.ndarray:
@@ -101,8 +101,9 @@ def remove_rules(ink: np.ndarray, lowest: float) -> np.ndarray:
 def choose_parts(mask: np.ndarray, ink: np.ndarray) -> tuple[np.ndarray, list[str]]:
     """The parts of the mask that make up the digit, and the reasons for doubt.
 
-    That is the part which extends furthest, and all that have a twentieth of its ink. What touches
-    the border counts a fifth: a shadow or a neighbour gives way to a digit.
+    The main part is the one that extends furthest; its extent counts a fifth if it touches the
+    border, and a fiftieth if it lies along it: a neighbour, a shadow or a frame gives way to a
+    digit. Other parts with a twentieth of its ink are added unless they touch the border.
     """
     height, width = mask.shape
     reach = 3 if max(mask.shape) > SMALL else 1  # closes the gaps of a broken stroke
@@ -114,7 +115,7 @@ def choose_parts(mask: np.ndarray, ink: np.ndarray) -> tuple[np.ndarray, list[st
     gaps = [(r.start - y, c.start - x, height - y - r.stop, width - x - c.stop) for r, c in boxes]
     touching = np.min(gaps, axis=1) <= 0
     extent = np.array([max(r.stop - r.start, c.stop - c.start) for r, c in boxes])
-    # A frame or a desk lies along the border; a digit that is cut off crosses it.
+    # A digit that is cut off crosses the border; a frame or a desk lies along it.
     border = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
     contact = np.bincount(border, minlength=count + 1)[1:]
     weight = np.select([contact > 0.8 * extent, touching], [0.02, 0.2], 1)
@@ -122,4 +123,4 @@ def choose_parts(mask: np.ndarray, ink: np.ndarray) -> tuple[np.ndarray, list[st
     chosen = (mass >= mass[main] / 20) & ~touching
     chosen[main] = True
     reasons = {"touches the border": touching[main], "several parts": chosen.sum() > 1}
-    return np.isin(labels, numbers[chosen]), [name for name, true in reasons.items() if true]
+    return np.isin(labels, numbers[chosen]), [name for name, applies in reasons.items() if applies]

@@ -31,7 +31,7 @@ OURS = "ours"
 
 
 def measure_ours(experiment: Experiment, _root: Path, share: float, device: str) -> float:
-    """The seconds of an epoch, training and testing, after one over a tenth of its images."""
+    """The seconds of an epoch, training and testing, after a warm-up on a tenth of the images."""
     setup = prepare(experiment, 1, device)
     warm_up = _take_first(setup.train_loader, share / 10)
     train_loader = _take_first(setup.train_loader, share)
@@ -55,9 +55,9 @@ PIPELINES = {USUAL: usual_pipeline.measure, OURS: measure_ours}
 
 
 def benchmark(
-    steps: Sequence[str], turns: int = 3, quick: bool = False, device: str | None = None
+    steps: Sequence[str], rounds: int = 3, quick: bool = False, device: str | None = None
 ) -> dict:
-    """Measure both pipelines of these steps, `turns` times each.
+    """Measure both pipelines of these steps, `rounds` times each.
 
     A `quick` benchmark uses a tenth of the images; any other one of all steps is recorded in
     `bench.json` in `store.OUTPUT`. Raises ValueError if MNIST_REDUCED is set: only our
@@ -69,13 +69,13 @@ def benchmark(
     configure()
     share = 0.1 if quick else 1.0
     seconds = {step: {name: [] for name in PIPELINES} for step in steps}
-    measurements = [(step, name) for step in steps for _ in range(turns) for name in PIPELINES]
+    measurements = [(step, name) for step in steps for _ in range(rounds) for name in PIPELINES]
     with TemporaryDirectory() as root:
         extract_mnist(Path(root))
         for step, name in tqdm(measurements, unit="measurement"):
             arguments = STEPS[step], Path(root), share, str(torch_device)
             seconds[step][name].append(_measure_in_new_process(PIPELINES[name], *arguments))
-    record = {**environment(torch_device), "turns": turns, "share": share, "seconds": seconds}
+    record = {**environment(torch_device), "rounds": rounds, "share": share, "seconds": seconds}
     if not quick and set(steps) == set(STEPS):
         with store.atomic_write(store.OUTPUT / "bench.json") as temporary:
             temporary.write_text(json.dumps(record) + "\n", encoding="utf-8", newline="\n")

@@ -9,10 +9,10 @@ from scipy.stats import binomtest, t, ttest_1samp, ttest_ind
 from ..experiments import TARGET
 
 COLLAPSED = 50.0  # %: a run that ends at or below has not learned, or has lost what it had learned
-Interval = tuple[float, float, float]  # an estimate, and the ends of its 95 % confidence interval
+Estimate = tuple[float, float, float]  # a value, and the ends of its 95 % confidence interval
 
 
-def trained(records: Sequence[Mapping]) -> list[list[dict]]:
+def learned_histories(records: Sequence[Mapping]) -> list[list[dict]]:
     """The histories of the runs that neither diverge nor collapse."""
     return [
         record["history"]
@@ -48,7 +48,7 @@ def first_stable_epoch(history: Sequence[Mapping]) -> int | None:
     return first if first <= len(history) else None
 
 
-def mean_interval(values: Sequence[float]) -> Interval:
+def mean_interval(values: Sequence[float]) -> Estimate:
     """A mean with its interval (Student's t); infinite for a single value."""
     if len(values) < 2:
         return mean(values), -math.inf, math.inf
@@ -56,20 +56,20 @@ def mean_interval(values: Sequence[float]) -> Interval:
     return mean(values), float(low), float(high)
 
 
-def compare(one: Sequence[float], other: Sequence[float]) -> tuple[Interval, float]:
+def compare(one: Sequence[float], other: Sequence[float]) -> tuple[Estimate, float]:
     """The difference of two means with its interval, and its two-sided p-value.
 
     Welch's t, unequal variances. If a sample has a single value, the interval is infinite, and the
     p-value is 1.
     """
-    gain = mean(one) - mean(other)
+    difference = mean(one) - mean(other)
     if min(len(one), len(other)) < 2:
-        return (gain, -math.inf, math.inf), 1.0
+        return (difference, -math.inf, math.inf), 1.0
     if len({*one}) == len({*other}) == 1:  # without variance, scipy's test is undefined
-        return (gain, gain, gain), float(gain == 0)
+        return (difference, difference, difference), float(difference == 0)
     test = ttest_ind(one, other, equal_var=False)
     low, high = test.confidence_interval()
-    return (gain, float(low), float(high)), float(test.pvalue)
+    return (difference, float(low), float(high)), float(test.pvalue)
 
 
 def survive_holm(p_values: Sequence[float], level: float = 0.05) -> list[bool]:
@@ -83,7 +83,7 @@ def survive_holm(p_values: Sequence[float], level: float = 0.05) -> list[bool]:
     return survives
 
 
-def resolution(deviation: float, seeds: int, comparisons: int = 1) -> float:
+def detectable_difference(deviation: float, seeds: int, comparisons: int = 1) -> float:
     """The difference that a comparison of two samples finds with a power of 80 %.
 
     `deviation` is the standard deviation of both, `seeds` the size of each. This is the usual

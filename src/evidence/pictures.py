@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 from torch import nn
 
-from ..data import SPLITS
+from ..data import SPLITS, TEST
 from ..experiments import STEPS, TARGET
 from ..plots import BLUE, GREY, RED, mark_target
 from .robustness import STRENGTHS, measure_robustness
@@ -96,10 +96,10 @@ def study(name: str, rows: Mapping[str, Row]) -> Figure:
     """A study, one recipe per row: the lowest accuracy in % of every seed, and their mean.
 
     Right the difference from the reference, if the study has one. A recipe is left out if one of
-    its seeds does not train.
+    its seeds does not learn.
     """
     plan = STUDIES[name]
-    shown = [row for row in rows.values() if row.all_train]
+    shown = [row for row in rows.values() if row.all_learn]
     size = (9.6, 0.36 * len(shown) + 1.3)
     columns = 2 if plan.reference else 1
     figure, grid = plt.subplots(1, columns, figsize=size, sharey=True, squeeze=False)
@@ -119,14 +119,14 @@ def study(name: str, rows: Mapping[str, Row]) -> Figure:
 
 
 def _axis_label(name: str) -> str:
-    """The lowest accuracy, and the images on which the study measures it."""
-    images = {SPLITS[recipe.split].evaluate for recipe in STUDIES[name].experiments.values()}
-    if images == {SPLITS["test"].evaluate}:
+    """The lowest accuracy, and the split on which the study measures it."""
+    splits = {recipe.split for recipe in STUDIES[name].experiments.values()}
+    if {SPLITS[split].evaluate for split in splits} == {TEST}:
         evaluated = "test"
-    elif images == {SPLITS["validation"].evaluate}:
-        evaluated = "validation"
+    elif len(splits) == 1:
+        (evaluated,) = splits
     else:
-        evaluated = "the fold"
+        evaluated = "each row's split"
     return f"lowest of the last five epochs,\n{evaluated} (%)"
 
 
@@ -163,7 +163,7 @@ def _stack(values: Sequence[float]) -> list[int]:
 def epochs(rows: Rows) -> Figure:
     """What an epoch is worth: the lowest accuracy over the number of epochs."""
     samples = {row.label: row.lowest for row in rows["epochs"].values() if row.is_comparable}
-    return _worth(samples, "epochs", "lowest of the last five epochs (%)")
+    return _draw_accuracy_over(samples, "epochs", "lowest of the last five epochs (%)")
 
 
 def parameters(rows: Rows, claims: Sequence[Mapping]) -> Figure:
@@ -171,12 +171,14 @@ def parameters(rows: Rows, claims: Sequence[Mapping]) -> Figure:
 
     Of a result without a last accuracy, the best one is drawn.
     """
-    samples = {row.label: row.last for row in rows["parameters"].values() if row.all_train}
+    samples = {row.label: row.last for row in rows["parameters"].values() if row.all_learn}
     points = [(claim["parameters"], claim["last"] or claim["best"]) for claim in claims]
-    return _worth(samples, "parameters", "test accuracy after the last epoch (%)", points)
+    return _draw_accuracy_over(
+        samples, "parameters", "test accuracy after the last epoch (%)", points
+    )
 
 
-def _worth(
+def _draw_accuracy_over(
     accuracies: Mapping[str, Sequence[float]],
     xlabel: str,
     ylabel: str,

@@ -27,7 +27,7 @@ def publish() -> None:
 
 
 def _publish_step(step: str) -> None:
-    """The newest run of an unchanged step with seed 1, if it is newer than those of the evidence.
+    """Publish the newest run of an unchanged step with seed 1, if the evidence has no newer one.
 
     The weights in `store.OUTPUT` are those of this run.
     """
@@ -43,7 +43,7 @@ def _publish_step(step: str) -> None:
 
 
 def _publish_studies() -> None:
-    """The runs of the studies that are not recorded yet; a recorded one is never replaced."""
+    """Append the runs of the studies that are not recorded yet; none is ever replaced."""
     published = load_study_records()
     runs = [run for study in STUDIES.values() for run in study.runs()]
     wanted = {store.run_key(asdict(experiment), seed) for experiment, seed in runs}
@@ -62,7 +62,7 @@ def _publish_studies() -> None:
 
 
 def _publish_benchmark() -> None:
-    """The benchmark that was made last; then it is no longer kept in `store.OUTPUT`."""
+    """Publish the newest benchmark, and delete it from `store.OUTPUT`."""
     record = load_benchmark(store.OUTPUT)
     if record is None:
         return

@@ -21,7 +21,7 @@ from PIL import Image
 from .. import plots, store
 from ..demo import build_page
 from ..experiments import STEPS, find_reduction
-from . import pictures, tables
+from . import behaviour, pictures, tables
 from .publish import publish
 from .rows import load_rows, seed1_record
 from .studies import SHOWN
@@ -30,6 +30,8 @@ from .values import facts_table, fill_in, named_values
 
 ROOT = Path(__file__).parent.parent.parent
 README, EVIDENCE, IMAGES = ROOT / "README.md", ROOT / "results" / "README.md", ROOT / "images"
+REPORT_AGAIN = "does not agree with its sources: run python -m src report"
+RUN_AGAIN = "does not agree with the records: run the notebook again, or make run"
 NOTEBOOKS = {step: ROOT / "Notebooks" / f"MNIST_{step}.ipynb" for step in STEPS}
 
 
@@ -39,7 +41,7 @@ def log_of_step_3(_: Rows) -> str:
 
 
 # The studies of the three steps have one table, and pictures of their own.
-SWEEPS = [name for name in SHOWN if name not in STEPS]
+OTHER_STUDIES = [name for name in SHOWN if name not in STEPS]
 TABLES: dict[Path, dict[str, Callable[[Rows], str]]] = {
     README: {
         "results": tables.results_table,
@@ -51,9 +53,10 @@ TABLES: dict[Path, dict[str, Callable[[Rows], str]]] = {
     EVIDENCE: {
         "facts": facts_table,
         "steps": tables.steps_table,
-        **{name: partial(tables.study_table, name) for name in SWEEPS},
+        **{name: partial(tables.study_table, name) for name in OTHER_STUDIES},
         "resolution": tables.resolution_table,
         "claims": tables.claims_table,
+        "behaviour": tables.behaviour_table,
         "speed": tables.recorded_speed_table,
     },
 }
@@ -95,7 +98,7 @@ PICTURES: dict[str, Picture] = {
         records=lambda rows: [*_study_records(rows, "parameters"), *tables.load_claims()],
     ),
 }
-PICTURES |= {name: _study_picture(name) for name in SWEEPS if name not in PICTURES}
+PICTURES |= {name: _study_picture(name) for name in OTHER_STUDIES if name not in PICTURES}
 
 
 def draw(name: str) -> Figure:
@@ -120,10 +123,14 @@ def misread_images() -> list[int]:
 
 
 def write() -> None:
-    """Publish what was run, and write all that shows it; nothing if MNIST_REDUCED is set."""
+    """Publish what was run, and write all that shows it; nothing if MNIST_REDUCED is set.
+
+    New weights of step 3 are measured, which takes half a minute.
+    """
     if find_reduction():
         return
     publish()
+    behaviour.update()
     rows = load_rows()
     values = named_values(rows)
     for path, makers in TABLES.items():
@@ -151,7 +158,8 @@ def _replace_table(text: str, name: str, table: str, path: Path) -> str:
     text, count = _marked(name).subn(lambda _: f"{table}\n", text)
     if count != 1:
         file = path.relative_to(ROOT)
-        raise RuntimeError(f"{file}: expected the markers of {name!r} once, found {count}")
+        markers = f"<!-- generated: {name} --> and <!-- end -->"
+        raise RuntimeError(f"{file}: expected {markers} once, found {count} times")
     return text
 
 
@@ -191,12 +199,12 @@ def check() -> list[str]:
             faults.append(f"images/{name}.png")
     if not build_page.is_current(page_numbers(rows), misread_images()):
         faults.append("docs/index.html")
-    fault = "does not agree with the records: run"
-    faults = [f"{name} {fault} python -m src report" for name in faults]
-    for step, path in NOTEBOOKS.items():
-        for part, command in _check_notebook(step, rows, values):
-            faults.append(f"{path.name}, {part} {fault} {command}")
-    return faults
+    if not behaviour.is_current():
+        faults.append("results/behaviour.json")
+    messages = [f"{name} {REPORT_AGAIN}" for name in faults]
+    for step in STEPS:
+        messages += _check_notebook(step, rows, values)
+    return messages
 
 
 def _check_text(path: Path, rows: Rows, values: dict[str, str]) -> list[str]:
@@ -212,23 +220,23 @@ def _check_text(path: Path, rows: Rows, values: dict[str, str]) -> list[str]:
     return faults
 
 
-def _check_notebook(step: str, rows: Rows, values: dict[str, str]) -> list[tuple[str, str]]:
-    """What does not agree in a notebook, each with what to do."""
+def _check_notebook(step: str, rows: Rows, values: dict[str, str]) -> list[str]:
+    name = NOTEBOOKS[step].name
     cells = _read_notebook(NOTEBOOKS[step])["cells"]
-    faults = []
+    messages = []
     sentences = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown"]
     if [fill_in(text, values) for text in sentences] != sentences:
-        faults.append(("a number in a sentence", "python -m src report"))
+        messages.append(f"{name}, a number in a sentence {REPORT_AGAIN}")
     outputs = [output for cell in cells for output in cell.get("outputs", [])]
     shown = "\n".join(_read_output(output) for output in outputs)
     code = "\n".join("".join(cell["source"]) for cell in cells)
     studies = re.findall(r"\btable\(\"(\w+)\"\)", code)
     if any(tables.study_table(name, rows) not in shown for name in studies):
-        faults.append(("a table", "it again, or make run"))
+        messages.append(f"{name}, a table {RUN_AGAIN}")
     recorded = _log_lines(tables.log(seed1_record(step)))
     if not recorded or _log_lines(shown) != recorded:
-        faults.append(("its training log", "it again, or make run"))
-    return faults
+        messages.append(f"{name}, its training log {RUN_AGAIN}")
+    return messages
 
 
 def _read_output(output: dict) -> str:

@@ -52,8 +52,8 @@ def measure_robustness(
     for distortion, strengths in STRENGTHS.items():
         curves[distortion] = {name: [] for name in models}
         for strength in strengths:
-            signed = {strength} if distortion == "scale" else {strength, -strength}
-            sets = [distort(images, distortion, signed_strength) for signed_strength in signed]
+            signs = (1,) if distortion == "scale" or strength == 0 else (1, -1)
+            sets = [distort(images, distortion, sign * strength) for sign in signs]
             loader = Loader(torch.cat(sets), labels.repeat(len(sets)))
             for name, model in models.items():
                 predictions, _ = predict(model, images.device, loader)

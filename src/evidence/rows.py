@@ -11,7 +11,7 @@ from .. import store
 from ..experiments import load_runs
 from ..recipes import Experiment
 from . import measures
-from .measures import Interval
+from .measures import Estimate
 from .studies import STUDIES
 
 
@@ -19,7 +19,7 @@ from .studies import STUDIES
 class Row:
     """The recorded runs of a recipe, and what follows from them.
 
-    `histories`, `lowest` and `last` are of the runs that train, in the order of their seeds.
+    `histories`, `lowest` and `last` are of the runs that learn, in the order of their seeds.
     """
 
     label: str
@@ -28,18 +28,18 @@ class Row:
     lowest: list[float]  # accuracy in % of each run: the lowest of the last five epochs
     last: list[float]  # and that of the last epoch
     consistent: int  # runs
-    difference: Interval | None = None  # of the lowest from the reference's, in percentage points
+    difference: Estimate | None = None  # of the lowest from the reference's, in percentage points
     survives_holm: bool = False  # the correction for the number of differences in the study
 
     @property
-    def all_train(self) -> bool:
-        """Whether every recorded run trains."""
+    def all_learn(self) -> bool:
+        """Whether every recorded run learns."""
         return 0 < len(self.histories) == len(self.records)
 
     @property
     def is_comparable(self) -> bool:
-        """Whether every recorded run trains, for five epochs or more."""
-        return self.all_train and not any(map(math.isnan, self.lowest))
+        """Whether every recorded run learns, over five epochs or more."""
+        return self.all_learn and not any(map(math.isnan, self.lowest))
 
 
 def study_rows(name: str) -> list[Row]:
@@ -67,7 +67,7 @@ def load_rows(names: Iterable[str] = STUDIES) -> dict[str, dict[str, Row]]:
 
 
 def _summarize(label: str, records: list[dict]) -> Row:
-    histories = measures.trained(records)
+    histories = measures.learned_histories(records)
     return Row(
         label,
         records,

@@ -31,8 +31,8 @@ def missing(
     """The runs of the named studies that are not recorded for this device, each once.
 
     `seeds` replaces the number of seeds of each study. Runs with another version of PyTorch do not
-    count: a study is shown from one. Nor do runs of code that was not committed, and has changed
-    since: they are never published.
+    count: a study is shown from one. Nor do runs of uncommitted code that were made at another
+    commit: they are never published.
     """
     machine = environment(device)
     here = store.platform(machine)
@@ -118,7 +118,7 @@ def _check_workers(client: "distributed.Client") -> None:
     if any(count > 1 for count in threads):  # PyTorch's generator is shared
         raise RuntimeError("each run needs its own process: dask worker --nthreads 1")
     if len(threads) == 1:
-        raise RuntimeError("the cluster has one worker: with less than two, joblib runs here")
+        raise RuntimeError("the cluster has one worker: with fewer than two, joblib runs locally")
     if any(client.run(find_reduction).values()):
         raise RuntimeError("a worker has MNIST_REDUCED set: unset it, or its runs are shortened")
     here = _torch_version()

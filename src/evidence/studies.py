@@ -153,9 +153,9 @@ def _schedules(experiment: Experiment) -> dict[str, Experiment]:
 
 
 def _low_rates(experiment: Experiment, share: float) -> dict[str, Experiment]:
-    """The recipe with three phases and several rates, in parts of the peak, where the third begins.
+    """The recipe with three phases, the third of which begins at different low rates.
 
-    PyTorch calls these parts `div_factor`; the run begins at the same rate.
+    That is the peak divided by `div_factor`; the run begins at the same rate.
     """
     best = _schedules(experiment)[f"three phases, {share:g}"]
     return {
@@ -332,7 +332,6 @@ SELECTION = {
 STUDIES = REPORTS | SELECTION
 # These are not shown yet: not all of their runs are there.
 UNFINISHED = (
-    "schedule_augmentation",
     "low_rate_regularization",
     "steadiness_augmentation",
     "low_rate_augmentation",

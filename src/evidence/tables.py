@@ -22,7 +22,8 @@ from ..models import count_parameters
 from ..recipes import build_model
 from ..training import format_progress, format_test
 from . import benchmark, measures
-from .measures import Interval
+from .behaviour import QUANTITIES, load_behaviour
+from .measures import Estimate
 from .rows import Row
 from .studies import SHOWN, STUDIES
 
@@ -78,7 +79,7 @@ def _round(value: float, decimals: int, direction: str) -> Decimal:
     return rounded.copy_sign(Decimal(value))
 
 
-def format_difference(difference: Interval | None) -> str:
+def format_difference(difference: Estimate | None) -> str:
     """A difference in percentage points with its interval, and whether it is resolved."""
     if difference is None:
         return "–"
@@ -89,7 +90,7 @@ def format_difference(difference: Interval | None) -> str:
     return f"{format_signed(gain)} ({format_signed_interval(low, high)}){note}"
 
 
-def format_share(count: int, total: int) -> str:
+def format_share_interval(count: int, total: int) -> str:
     """The exact 95 % interval of a share, rounded outward; 100 % only without a failure."""
     low, high = measures.proportion_interval(count, total)
     decimals = 1
@@ -105,7 +106,7 @@ def format_consistent(row: Row) -> str:
     if not row.records or too_short:
         return "–"
     total = len(row.records)
-    return f"{row.consistent} of {total} ({format_share(row.consistent, total)})"
+    return f"{row.consistent} of {total} ({format_share_interval(row.consistent, total)})"
 
 
 def study_table(name: str, rows: Rows) -> str:
@@ -147,9 +148,10 @@ def resolution_table(rows: Rows) -> str:
             continue
         seeds = min(map(len, samples))
         deviation = math.sqrt(mean(stdev(values) ** 2 for values in samples))
-        single = f"{measures.resolution(deviation, seeds):.2f}"
-        corrected = f"{measures.resolution(deviation, seeds, comparisons):.2f} for {comparisons}"
-        lines.append([name, seeds, f"{deviation:.2f}", single, corrected])
+        single = measures.detectable_difference(deviation, seeds)
+        corrected = measures.detectable_difference(deviation, seeds, comparisons)
+        numbers = [f"{deviation:.2f}", f"{single:.2f}", f"{corrected:.2f} for {comparisons}"]
+        lines.append([name, seeds, *numbers])
     header = ["study", "seeds", "standard deviation of the lowest (pp)"]
     header += ["one comparison (pp)", "corrected for their number (pp)"]
     return markdown_table(header, lines)
@@ -178,7 +180,7 @@ def original_results_table(rows: Rows) -> str:
     """What the original series reports, and what its recipes reach over our seeds."""
     lines = []
     for number, (step, row) in enumerate(rows["original"].items(), 1):
-        note = "" if row.all_train else f" ({len(row.histories)} of {len(row.records)} seeds learn)"
+        note = "" if row.all_learn else f" ({len(row.histories)} of {len(row.records)} seeds learn)"
         accuracy = f"{format_mean(row.last)}{note}"
         consistent = f"{row.consistent} of {len(row.records)}"
         lines.append([number, f"{REPORTED[step]:.2f}", accuracy, consistent])
@@ -249,6 +251,16 @@ def claims_table(_: Rows) -> str:
     return markdown_table(header, lines)
 
 
+def behaviour_table(_: Rows) -> str:
+    """What the network of step 3 does beyond accuracy."""
+    numbers = load_behaviour()
+    lines = [
+        [quantity, format_number(numbers[name]) if name in numbers else "–"]
+        for name, quantity in QUANTITIES.items()
+    ]
+    return markdown_table(["quantity", "value"], lines)
+
+
 def recorded_speed_table(_: Rows) -> str:
     """The recorded benchmark."""
     return speed_table(benchmark.load_benchmark(store.EVIDENCE))
@@ -258,7 +270,7 @@ def speed_table(record: Mapping) -> str:
     """A benchmark, and where it was made."""
     machine = f"{record['device_name']}, {record['threads']} threads, PyTorch {record['torch']}"
     header = ["step", f"pipeline ({machine})", "seconds per epoch", "images per second"]
-    header.append(f"times as fast as the usual one (range of {record['turns']} rounds)")
+    header.append(f"times as fast as the usual one (range of {record['rounds']} rounds)")
     lines = []
     for step, measured in record["seconds"].items():
         usual = measured[benchmark.USUAL]

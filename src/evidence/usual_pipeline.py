@@ -39,7 +39,7 @@ def make_loaders(
     workers = WORKERS if workers is None else workers
     options = {
         "num_workers": workers,
-        "persistent_workers": workers > 0,  # they start in the warm-up
+        "persistent_workers": workers > 0,  # `measure` starts them before the clock
         "pin_memory": torch.cuda.is_available(),
     }
     return (
@@ -89,7 +89,7 @@ def test(model: nn.Module, device: str, test_loader: DataLoader) -> float:
 
 
 def measure(experiment: Experiment, root: Path, share: float, device: str) -> float:
-    """The seconds of an epoch, training and testing, after one over a tenth of its images."""
+    """The seconds of an epoch, training and testing, after a warm-up on a tenth of the images."""
     train_loader, test_loader = make_loaders(experiment, root, share)
     warm_up, _ = make_loaders(experiment, root, share / 10)
     model: nn.Module = build_model(experiment).to(device)

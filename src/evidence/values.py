@@ -10,24 +10,25 @@ from collections.abc import Iterable, Mapping
 from statistics import mean, stdev
 
 from .. import store
-from ..experiments import STEPS
+from ..experiments import STEPS, load_runs
 from ..models import count_parameters
 from ..recipes import build_model
 from . import measures
-from .rows import Row, load_study_records, seed1_record
+from .behaviour import load_behaviour
+from .rows import Row, load_study_records
 from .tables import (
     Rows,
     format_difference,
     format_interval,
     format_mean,
     format_number,
-    format_share,
+    format_share_interval,
     format_signed,
     format_signed_interval,
     markdown_table,
 )
 
-# The values that no table shows, in the order of the table "Numbers quoted in the text".
+# What is computed for sentences alone, in the order of the table "Numbers quoted in the text".
 FACTS = {
     "{step}/mean": "{name}, mean of the last epoch (%)",
     "{step}/lowest": "{name}, lowest of the last five epochs (%)",
@@ -64,6 +65,7 @@ def named_values(rows: Rows) -> dict[str, str]:
         values[f"{step}/parameters"] = f"{count_parameters(build_model(experiment)):,}"
         if row.histories:
             values |= {f"{step}/{name}": text for name, text in _step_values(row).items()}
+    values |= {f"behaviour/{name}": format_number(n) for name, n in load_behaviour().items()}
     return values | _facts(rows) | _error_values() | _exercise_values()
 
 
@@ -74,15 +76,15 @@ def quote_row(row: Row) -> dict[str, str]:
         return {}
     values = {
         "seeds": str(total),
-        "train": f"{len(row.histories)} of {total}",
+        "learn": f"{len(row.histories)} of {total}",
         "consistent": f"{row.consistent} of {total}",
-        "share": format_share(row.consistent, total),
+        "share": format_share_interval(row.consistent, total),
     }
     return values | _quote_means(row) if row.histories else values
 
 
 def _quote_means(row: Row) -> dict[str, str]:
-    """What is quoted of the runs that train."""
+    """What is quoted of the runs that learn."""
     values = {
         "lowest": format_mean(row.lowest),
         "last": format_mean(row.last),
@@ -134,7 +136,7 @@ def _facts(rows: Rows) -> dict[str, str]:
     runs = sum(len(row.records) for row in others)
     if runs:
         values["folds/others"] = f"{consistent} of {runs}"
-    if all(row.all_train for row in folds.values()):
+    if all(row.all_learn for row in folds.values()):
         gap = mean(folds["fold 6"].last) - mean(mean(row.last) for row in others)
         values["folds/all"] = format_mean(_means_over_folds(folds.values()))
         values["folds/mean others"] = format_mean(_means_over_folds(others))
@@ -147,7 +149,7 @@ def _facts(rows: Rows) -> dict[str, str]:
         study = rows[name.partition("/")[0]]
         row, reference = study[label], study[other]
         samples = getattr(row, measure), getattr(reference, measure)
-        if row.all_train and reference.all_train and min(map(len, samples)) > 1:
+        if row.all_learn and reference.all_learn and min(map(len, samples)) > 1:
             difference, _ = measures.compare(*samples)
             gain, low, high = difference
             values[name] = format_difference(difference)
@@ -171,10 +173,10 @@ def _means_over_folds(folds: Iterable[Row]) -> list[float]:
 
 def _error_values() -> dict[str, str]:
     """How many test images the networks of steps 2 and 3 that the notebooks show misclassify."""
-    before, after = (
-        {index for index, _ in seed1_record(step)["errors"]}
-        for step in ("regularization", "augmentation")
-    )
+    runs = [load_runs(store.EVIDENCE, step) for step in ("regularization", "augmentation")]
+    if not all(runs):
+        return {}
+    before, after = ({index for index, _ in records[-1]["errors"]} for records in runs)
     return {
         "errors/step 2": str(len(before)),
         "errors/step 3": str(len(after)),
@@ -197,7 +199,7 @@ def _exercise_values() -> dict[str, str]:
 
 
 def facts_table(rows: Rows) -> str:
-    """The values that no other table shows."""
+    """The table of what is computed for sentences alone."""
     values = named_values(rows)
     lines = []
     for number, step in enumerate(STEPS, 1):
@@ -214,8 +216,9 @@ def fill_in(text: str, values: Mapping[str, str]) -> str:
     def replace(quoted: re.Match) -> str:
         name = quoted["name"]
         if name not in values:
-            fault = f"a sentence quotes {name!r}, which is no measured value"
-            raise ValueError(f"{fault}: are there runs of it? See python -m src study --list")
+            fault = f"a sentence quotes {name!r}, which no record gives"
+            places = "python -m src study --list, or results/exercises.jsonl"
+            raise ValueError(f"{fault}: are there runs of it? See {places}")
         return f"<!-- {name} -->{values[name]}<!-- -->"
 
     return _QUOTED.sub(replace, text)

@@ -312,6 +312,7 @@ function describePatches(patches, difference, digit, rival) {
 
 function renderChosen() {
   byId("detail").hidden = !result;
+  byId("detail").classList.toggle("pinned", pinned);
   if (!result) return;
   const {layer, channel, x, y} = chosen, {name, out, size} = convolutions[layer];
   const {left, top, size: side} = receptiveField(DATA.network.layers, layer, x, y);

@@ -1,0 +1,140 @@
+"""What the network of step 3 does beyond the test images as they are.
+
+The numbers are of the weights in this repository, on this repository's test images. `report`
+measures them again when the weights have changed; `behaviour.json` keeps them.
+"""
+
+import copy
+import hashlib
+import json
+
+import torch
+from torch import nn
+
+from .. import store
+from ..data import Loader, load_mnist
+from ..experiments import load_model
+from ..training import predict
+from .robustness import distort
+
+WEIGHTS = store.EVIDENCE / "augmentation.pt"
+FILE = store.EVIDENCE / "behaviour.json"
+BINS = 15  # of confidence, as Guo et al. used
+NOISE_IMAGES = 1000
+
+# What is measured, by the names with which sentences quote it.
+QUANTITIES = {
+    "calibration": f"expected calibration error, {BINS} bins (pp)",
+    "right": "mean confidence, images that are classified correctly (%)",
+    "wrong": "mean confidence, misclassified images (%)",
+    "rotated 15": "accuracy, images rotated by 15° (%)",
+    "rotated 30": "accuracy, images rotated by 30° (%)",
+    "shifted 2": "accuracy, images shifted by 2 pixels along both axes (%)",
+    "shifted 4": "accuracy, images shifted by 4 pixels along both axes (%)",
+    "noise 0.1": "accuracy, with Gaussian noise of standard deviation 0.1 (%)",
+    "noise 0.2": "accuracy, with Gaussian noise of standard deviation 0.2 (%)",
+    "inverted": "accuracy, inverted images: black on white (%)",
+    "8 bits": "accuracy, weights rounded to 8 bits (%)",
+    "blank": "confidence for a blank image (%)",
+    "random": f"share of {NOISE_IMAGES:,} images of noise read with 90 % confidence or more (%)",
+}
+
+
+def measure() -> dict[str, float]:
+    """All `QUANTITIES`, in % or percentage points."""
+    model = load_model(weights=WEIGHTS)
+    _, (images, labels) = load_mnist()
+    random = torch.Generator().manual_seed(1)
+    predictions, confidences = _predict(model, images)
+    right = predictions == labels
+    numbers = {
+        "calibration": calibration_error(confidences, right),
+        "right": _percent(confidences[right]),
+        "wrong": _percent(confidences[~right]),
+    }
+    for name, distortion, strength in (
+        ("rotated 15", "rotation (degrees)", 15),
+        ("rotated 30", "rotation (degrees)", 30),
+        ("shifted 2", "shift (pixels)", 2),
+        ("shifted 4", "shift (pixels)", 4),
+    ):
+        both = torch.cat([distort(images, distortion, sign * strength) for sign in (1, -1)])
+        numbers[name] = _accuracy(model, both, labels.repeat(2))
+    for deviation in (0.1, 0.2):
+        noise = deviation * torch.randn(images.shape, generator=random)
+        numbers[f"noise {deviation}"] = _accuracy(model, images + noise, labels)
+    numbers["inverted"] = _accuracy(model, 1 - images, labels)
+    numbers["8 bits"] = _accuracy(round_weights(model), images, labels)
+    _, confidences = _predict(model, torch.zeros(1, 1, 28, 28))
+    numbers["blank"] = _percent(confidences)
+    _, confidences = _predict(model, torch.rand(NOISE_IMAGES, 1, 28, 28, generator=random))
+    numbers["random"] = _percent(confidences >= 0.9)
+    return numbers
+
+
+def _predict(model: nn.Module, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    labels = torch.zeros(len(images), dtype=torch.long)  # which `predict` does not use
+    return predict(model, images.device, Loader(images, labels))
+
+
+def _accuracy(model: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> float:
+    predictions, _ = _predict(model, images)
+    return _percent(predictions == labels)
+
+
+def _percent(values: torch.Tensor) -> float:
+    return 100 * values.double().mean().item()
+
+
+def calibration_error(confidences: torch.Tensor, right: torch.Tensor) -> float:
+    """The expected calibration error in percentage points, over `BINS` of equal width.
+
+    That is the mean distance of confidence and accuracy in a bin, weighted by its images
+    (Guo et al., 2017, https://arxiv.org/abs/1706.04599). `confidences` in [0, 1] and the booleans
+    `right` have shape (N,).
+    """
+    bins = (confidences * BINS).long().clamp(max=BINS - 1)
+    surplus = torch.zeros(BINS, dtype=torch.float64)
+    surplus.index_add_(0, bins, confidences.double() - right.double())
+    return 100 * surplus.abs().sum().item() / len(confidences)
+
+
+def round_weights(model: nn.Module) -> nn.Module:
+    """A copy whose filters and matrices have 255 levels per output channel, around 0."""
+    rounded = copy.deepcopy(model)
+    for parameter in rounded.parameters():
+        if parameter.dim() < 2:  # biases, and what batch normalisation has learned
+            continue
+        weights = parameter.data.flatten(start_dim=1)
+        step = weights.abs().amax(dim=1, keepdim=True) / 127
+        parameter.data = ((weights / step).round() * step).view_as(parameter)
+    return rounded
+
+
+def load_behaviour() -> dict[str, float]:
+    """The recorded numbers; none if there is no record."""
+    return _load().get("numbers", {})
+
+
+def is_current() -> bool:
+    """Whether the recorded numbers are all there, and of the weights as they are."""
+    record = _load()
+    numbers = record.get("numbers", {})
+    return record.get("weights") == _hash_weights() and numbers.keys() == QUANTITIES.keys()
+
+
+def update() -> None:
+    """Measure and record, if the record is not current."""
+    if is_current():
+        return
+    record = {"weights": _hash_weights(), "numbers": measure()}
+    with store.atomic_write(FILE) as temporary:
+        temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8", newline="\n")
+
+
+def _load() -> dict:
+    return json.loads(FILE.read_text(encoding="utf-8")) if FILE.exists() else {}
+
+
+def _hash_weights() -> str:
+    return hashlib.sha256(WEIGHTS.read_bytes()).hexdigest()[:16]
