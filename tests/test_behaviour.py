@@ -43,6 +43,12 @@ def test_confidence_above_accuracy_is_an_error(confidence, share, error):
     assert behaviour.calibration_error(confidences, right) == pytest.approx(error, abs=0.01)
 
 
+def test_the_errors_of_two_bins_do_not_cancel():
+    confidences = torch.tensor([0.9] * 10 + [1.0] * 10)
+    right = torch.tensor([True] * 10 + [True] * 9 + [False])
+    assert behaviour.calibration_error(confidences, right) == pytest.approx(10, abs=0.01)
+
+
 def test_the_recorded_confidences_are_those_of_the_committed_weights(reading):
     confidences, right = reading
     numbers = behaviour.load_behaviour()
