@@ -65,7 +65,8 @@ class BasicNet(Net):
 class RegularizedNet(Net):
     """Step 2: the skeleton narrowed, with batch normalisation and dropout, 8,178 parameters.
 
-    `dropout` is a probability in [0, 1]. `batch_norm=False` shows what normalisation contributes.
+    `dropout` is a probability in [0, 1]. `batch_norm=False` shows what batch normalisation
+    contributes.
     """
 
     def __init__(self, dropout: float = 0.0, batch_norm: bool = True):
