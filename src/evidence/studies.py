@@ -345,7 +345,6 @@ SELECTION = {
 STUDIES = REPORTS | SELECTION
 # These are not shown yet: not all of their runs are there.
 UNFINISHED = (
-    "low_rate_regularization",
     "weight_decay_regularization",
     "weight_decay_augmentation",
     "averaging_augmentation",
