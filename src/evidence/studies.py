@@ -347,7 +347,6 @@ STUDIES = REPORTS | SELECTION
 UNFINISHED = (
     "weight_decay_regularization",
     "weight_decay_augmentation",
-    "averaging_augmentation",
     "low_rate_augmentation",
     "fewer_images",
 )
