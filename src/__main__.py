@@ -152,7 +152,8 @@ def add_runs(command: Callable) -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run a command; an error that a user can cause is printed without a traceback.
 
-    The exit status is then 1, 2 for a wrong value, or 130 for an interrupt."""
+    The exit status is then 1, 2 for a wrong value, or 130 for an interrupt.
+    """
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # whatever the terminal can encode

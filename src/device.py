@@ -1,6 +1,6 @@
 """The machine: the device, the settings of PyTorch, and what a record says of both.
 
-Nothing here knows the networks or the data.
+Nothing here depends on the networks or on the data.
 """
 
 import ctypes

@@ -1,8 +1,8 @@
 """Everything on disk, as bytes and dicts: records of runs, checkpoints, weights.
 
 `EVIDENCE` is what the READMEs and notebooks are based on. `OUTPUT` is what you run; `report`
-publishes it. Records are only ever appended. Every other file is written to
-a temporary name and then renamed, so that no reader ever sees half of one.
+publishes it. Records are only ever appended. Every other file is written to a temporary name and
+then renamed, so that no reader ever sees half of one.
 """
 
 import hashlib

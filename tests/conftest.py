@@ -21,8 +21,8 @@ hypothesis.settings.load_profile("here")
 
 
 def pytest_addoption(parser):
-    help = "write the list of the numbers that sentences state and do not quote"
-    parser.addoption("--update-numbers", action="store_true", help=help)
+    purpose = "write the list of the numbers that sentences state and do not quote"
+    parser.addoption("--update-numbers", action="store_true", help=purpose)
 
 
 def history(*accuracies):

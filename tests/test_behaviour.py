@@ -89,7 +89,7 @@ def test_new_weights_are_measured_once(tmp_path, monkeypatch):
 def test_report_names_numbers_of_other_weights(tmp_path, monkeypatch):
     record = json.loads(behaviour.FILE.read_text(encoding="utf-8"))
     stale = tmp_path / "behaviour.json"
-    stale.write_text(json.dumps({**record, "weights": "of others"}), encoding="utf-8")
+    stale.write_text(json.dumps({**record, "sources": "others"}), encoding="utf-8")
     monkeypatch.setattr(behaviour, "FILE", stale)
     (fault,) = report.check()
     assert fault.startswith("results/behaviour.json does not agree")

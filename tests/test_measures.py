@@ -33,7 +33,7 @@ def test_a_run_is_consistent_if_each_of_its_last_five_epochs_is(record, consiste
     assert measures.is_consistent(record) == consistent
 
 
-def test_diverged_and_collapsed_runs_have_not_trained():
+def test_diverged_and_collapsed_runs_have_not_learned():
     good = history(98.0, 99.0)
     runs = [{"history": good}, {"history": history(98.0, 9.8)}, {"history": [], "failed": "!"}]
     assert measures.learned_histories(runs) == [good]
@@ -88,7 +88,7 @@ def test_a_proportion_has_the_exact_interval_of_clopper_and_pearson(count, other
     assert measures.proportion_interval(count, total) == pytest.approx((low, high), abs=1e-3)
 
 
-def test_the_resolution_is_the_difference_that_is_found_four_times_of_five():
+def test_the_detectable_difference_is_the_one_that_is_found_four_times_of_five():
     random, shift = np.random.default_rng(1), measures.detectable_difference(0.05, 10)
     one, other = random.normal(0, 0.05, (2, 2000, 10))
     found = (ttest_ind(one + shift, other, axis=1, equal_var=False).pvalue < 0.05).mean()

@@ -61,7 +61,7 @@ def test_steps_of_different_lengths_are_drawn():
     assert [len(line.get_xdata()) for line in whole.lines[:3]] == [*lengths.values()]
 
 
-def test_seeds_that_do_not_train_count_in_the_share_of_consistent_seeds():
+def test_seeds_that_do_not_learn_count_in_the_share_of_consistent_seeds():
     half = Row("a", [{}, {}], [history(99.5)], [99.5], [99.5], 1)  # one of two seeds learns
     rows = {"original": {"regularization": half, "augmentation": half}}
     rows |= {step: {step: half} for step in ("regularization", "augmentation")}

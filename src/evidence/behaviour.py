@@ -1,21 +1,23 @@
 """What the network of step 3 does beyond the test images as they are.
 
 The numbers are of the weights in this repository, on this repository's test images. `report`
-measures them again when the weights have changed; `behaviour.json` keeps them.
+measures them again when the weights or this file have changed; `behaviour.json` keeps them.
 """
 
 import copy
 import hashlib
 import json
+from pathlib import Path
 
 import torch
 from torch import nn
 
 from .. import store
 from ..data import Loader, load_mnist
+from ..device import environment
 from ..experiments import load_model
 from ..training import predict
-from .robustness import distort
+from .robustness import distort_both_ways, measure_accuracy
 
 WEIGHTS = store.EVIDENCE / "augmentation.pt"
 FILE = store.EVIDENCE / "behaviour.json"
@@ -45,7 +47,7 @@ def measure() -> dict[str, float]:
     model = load_model(weights=WEIGHTS)
     _, (images, labels) = load_mnist()
     random = torch.Generator().manual_seed(1)
-    predictions, confidences = _predict(model, images)
+    predictions, confidences = predict(model, images.device, Loader(images, labels))
     right = predictions == labels
     numbers = {
         "calibration": calibration_error(confidences, right),
@@ -58,28 +60,22 @@ def measure() -> dict[str, float]:
         ("shifted 2", "shift (pixels)", 2),
         ("shifted 4", "shift (pixels)", 4),
     ):
-        both = torch.cat([distort(images, distortion, sign * strength) for sign in (1, -1)])
-        numbers[name] = _accuracy(model, both, labels.repeat(2))
+        distorted = distort_both_ways(images, labels, distortion, strength)
+        numbers[name] = measure_accuracy(model, *distorted)
     for deviation in (0.1, 0.2):
         noise = deviation * torch.randn(images.shape, generator=random)
-        numbers[f"noise {deviation}"] = _accuracy(model, images + noise, labels)
-    numbers["inverted"] = _accuracy(model, 1 - images, labels)
-    numbers["8 bits"] = _accuracy(round_weights(model), images, labels)
-    _, confidences = _predict(model, torch.zeros(1, 1, 28, 28))
-    numbers["blank"] = _percent(confidences)
-    _, confidences = _predict(model, torch.rand(NOISE_IMAGES, 1, 28, 28, generator=random))
-    numbers["random"] = _percent(confidences >= 0.9)
+        numbers[f"noise {deviation}"] = measure_accuracy(model, images + noise, labels)
+    numbers["inverted"] = measure_accuracy(model, 1 - images, labels)
+    numbers["8 bits"] = measure_accuracy(round_weights(model), images, labels)
+    numbers["blank"] = _percent(_confidences(model, torch.zeros(1, 1, 28, 28)))
+    noise = torch.rand(NOISE_IMAGES, 1, 28, 28, generator=random)
+    numbers["random"] = _percent(_confidences(model, noise) >= 0.9)
     return numbers
 
 
-def _predict(model: nn.Module, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    labels = torch.zeros(len(images), dtype=torch.long)  # which `predict` does not use
-    return predict(model, images.device, Loader(images, labels))
-
-
-def _accuracy(model: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> float:
-    predictions, _ = _predict(model, images)
-    return _percent(predictions == labels)
+def _confidences(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
+    no_labels = torch.zeros(len(images), dtype=torch.long)
+    return predict(model, images.device, Loader(images, no_labels))[1]
 
 
 def _percent(values: torch.Tensor) -> float:
@@ -117,17 +113,15 @@ def load_behaviour() -> dict[str, float]:
 
 
 def is_current() -> bool:
-    """Whether the recorded numbers are all there, and of the weights as they are."""
-    record = _load()
-    numbers = record.get("numbers", {})
-    return record.get("weights") == _hash_weights() and numbers.keys() == QUANTITIES.keys()
+    """Whether the recorded numbers are of the weights, and of this file, as they are."""
+    return _load().get("sources") == _hash_sources()
 
 
 def update() -> None:
     """Measure and record, if the record is not current."""
     if is_current():
         return
-    record = {"weights": _hash_weights(), "numbers": measure()}
+    record = {**environment(torch.device("cpu")), "sources": _hash_sources(), "numbers": measure()}
     with store.atomic_write(FILE) as temporary:
         temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8", newline="\n")
 
@@ -136,5 +130,6 @@ def _load() -> dict:
     return json.loads(FILE.read_text(encoding="utf-8")) if FILE.exists() else {}
 
 
-def _hash_weights() -> str:
-    return hashlib.sha256(WEIGHTS.read_bytes()).hexdigest()[:16]
+def _hash_sources() -> str:
+    code = Path(__file__).read_text(encoding="utf-8")  # the same with Windows' line ends
+    return hashlib.sha256(WEIGHTS.read_bytes() + code.encode()).hexdigest()[:16]

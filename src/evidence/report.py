@@ -125,7 +125,7 @@ def misread_images() -> list[int]:
 def write() -> None:
     """Publish what was run, and write all that shows it; nothing if MNIST_REDUCED is set.
 
-    New weights of step 3 are measured, which takes half a minute.
+    New weights of step 3 are measured, which takes half a minute: see `behaviour`.
     """
     if find_reduction():
         return

@@ -39,6 +39,21 @@ def distort(images: torch.Tensor, distortion: str, strength: float) -> torch.Ten
     return affine(images, matrices, "bilinear")
 
 
+def distort_both_ways(
+    images: torch.Tensor, labels: torch.Tensor, distortion: str, strength: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The images after a distortion in each direction, and their labels; a scale has one."""
+    signs = (1,) if distortion == "scale" or strength == 0 else (1, -1)
+    sets = [distort(images, distortion, sign * strength) for sign in signs]
+    return torch.cat(sets), labels.repeat(len(sets))
+
+
+def measure_accuracy(model: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> float:
+    """The accuracy in % of a model that expects normalised images; `images` are in [0, 1]."""
+    predictions, _ = predict(model, images.device, Loader(images, labels))
+    return 100 * (predictions == labels.cpu()).double().mean().item()
+
+
 def measure_robustness(
     models: Mapping[str, nn.Module],
     images: torch.Tensor,
@@ -52,11 +67,7 @@ def measure_robustness(
     for distortion, strengths in STRENGTHS.items():
         curves[distortion] = {name: [] for name in models}
         for strength in strengths:
-            signs = (1,) if distortion == "scale" or strength == 0 else (1, -1)
-            sets = [distort(images, distortion, sign * strength) for sign in signs]
-            loader = Loader(torch.cat(sets), labels.repeat(len(sets)))
+            distorted = distort_both_ways(images, labels, distortion, strength)
             for name, model in models.items():
-                predictions, _ = predict(model, images.device, loader)
-                correct = (predictions == loader.labels.cpu()).double().mean().item()
-                curves[distortion][name].append(100 * correct)
+                curves[distortion][name].append(measure_accuracy(model, *distorted))
     return curves

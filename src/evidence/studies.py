@@ -153,9 +153,9 @@ def _schedules(experiment: Experiment) -> dict[str, Experiment]:
 
 
 def _low_rates(experiment: Experiment, share: float) -> dict[str, Experiment]:
-    """The recipe with three phases, the third of which begins at different low rates.
+    """The recipe with three phases, and with several learning rates where the third begins.
 
-    That is the peak divided by `div_factor`; the run begins at the same rate.
+    Such a rate is the peak divided by `div_factor`; the run begins at the same one.
     """
     best = _schedules(experiment)[f"three phases, {share:g}"]
     return {
