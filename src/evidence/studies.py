@@ -215,11 +215,11 @@ SELECTION = {
     ),
     "weight_decay_regularization": Study(
         "Which weight decay makes step 2 with a third phase steadiest?",
-        "weight decay, step 2 with three phases, 0.35",
+        "weight decay, step 2 with three phases, 0.3",
         sweep(
-            _schedules(STEP_2)["three phases, 0.35"],
+            _schedules(STEP_2)["three phases, 0.3"],
             "optimizer_args.weight_decay",
-            (2e-5, 5e-5, 1e-4, 2e-4),
+            (5e-5, 1e-4, 2e-4, 4e-4),
         ),
         "0.0002",
         seeds=5,
@@ -227,7 +227,7 @@ SELECTION = {
     "weight_decay_augmentation": Study(
         "Which weight decay makes step 3 steadiest?",
         "weight decay, step 3",
-        sweep(STEP_3, "optimizer_args.weight_decay", (0.0, 2e-5, 5e-5, 1e-4, 2e-4)),
+        sweep(STEP_3, "optimizer_args.weight_decay", (2e-5, 5e-5, 1e-4, 2e-4)),
         "0.0002",
         seeds=5,
     ),
@@ -236,13 +236,6 @@ SELECTION = {
         "decay of the average, step 3",
         sweep(STEP_3, "ema_decay", (0.995, 0.998, 0.999)),
         "0.998",
-        seeds=5,
-    ),
-    "low_rate_augmentation": Study(
-        "How low should the learning rate of step 3 be in a third phase?",
-        "learning rate where the third phase begins, step 3",
-        _low_rates(STEP_3, 0.25),
-        "peak / 25",
         seeds=5,
     ),
     "scheduler": Study(
@@ -347,7 +340,6 @@ STUDIES = REPORTS | SELECTION
 UNFINISHED = (
     "weight_decay_regularization",
     "weight_decay_augmentation",
-    "low_rate_augmentation",
     "fewer_images",
 )
 SHOWN = [name for name in STUDIES if name not in UNFINISHED]
