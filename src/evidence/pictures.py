@@ -12,9 +12,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 from torch import nn
 
-from ..data import SPLITS, TEST
+from ..data import SPLITS, TEST, load_mnist
 from ..experiments import STEPS, TARGET
-from ..plots import BLUE, GREY, RED, mark_target
+from ..plots import BLUE, GREY, RED, digits, mark_target
+from .misclassified import read_errors, shared_by_all
 from .robustness import STRENGTHS, measure_robustness
 from .rows import Row
 from .studies import STUDIES
@@ -245,3 +246,14 @@ def robustness(
     row[0].set_ylabel("accuracy (%)")
     figure.legend(*row[0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
     return figure
+
+
+def shared_errors(records: Sequence[Mapping]) -> Figure:
+    """The images that every run misclassifies: each with its digit, and what most runs see."""
+    if not records:
+        return digits(torch.empty(0, 1, 28, 28))
+    shared = shared_by_all(map(read_errors, records))
+    _, (images, labels) = load_mnist(records[0]["recipe"]["split"])
+    indices = list(shared)
+    titles = [f"{labels[index]} → {prediction}" for index, prediction in shared.items()]
+    return digits(images[indices], titles, columns=13)

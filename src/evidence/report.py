@@ -23,7 +23,7 @@ from ..demo import build_page
 from ..experiments import STEPS, find_reduction
 from . import behaviour, pictures, tables
 from .publish import publish
-from .rows import load_rows, seed1_record
+from .rows import load_rows, repeated_runs, seed1_record
 from .studies import SHOWN
 from .tables import Rows
 from .values import facts_table, fill_in, named_values
@@ -93,6 +93,9 @@ PICTURES: dict[str, Picture] = {
         records=lambda _: seed1_record("augmentation"),
     ),
     "epochs": Picture(pictures.epochs, lambda rows: _study_records(rows, "epochs")),
+    "shared_errors": Picture(
+        draw=lambda rows: pictures.shared_errors(repeated_runs(rows)), records=repeated_runs
+    ),
     "parameters": Picture(
         draw=lambda rows: pictures.parameters(rows, tables.load_claims()),
         records=lambda rows: [*_study_records(rows, "parameters"), *tables.load_claims()],

@@ -13,9 +13,9 @@ from .. import store
 from ..experiments import STEPS, load_runs
 from ..models import count_parameters
 from ..recipes import build_model
-from . import measures
+from . import measures, misclassified
 from .behaviour import load_behaviour
-from .rows import Row, load_study_records
+from .rows import Row, load_study_records, repeated_runs
 from .tables import (
     Rows,
     format_difference,
@@ -44,6 +44,11 @@ OTHER_FACTS = {
     "folds/gap": "step 3, fold 6 minus the mean of folds 1 to 5, last epoch (pp)",
     "scheduler/gain": "step 2 minus Adam with StepLR(5), last epoch (pp)",
     "ablation/transforms": "the four transforms together, lowest (pp)",
+    "misclassified/mean": "images that a seed of step 3 misclassifies, validation split, mean",
+    "misclassified/two": "of these, two seeds share, mean over the pairs",
+    "misclassified/all": "of these, all seeds share",
+    "misclassified/vote": "accuracy of a vote of these seeds (%)",
+    "errors/p-value": "p-value of a McNemar test, networks of steps 2 and 3 (%)",
     "records": "recorded runs",
 }
 _QUOTED = re.compile(r"<!-- (?P<name>[^<>]+?) -->(?:(?!<!--).)*<!-- -->", re.DOTALL)
@@ -66,7 +71,7 @@ def named_values(rows: Rows) -> dict[str, str]:
         if row.histories:
             values |= {f"{step}/{name}": text for name, text in _step_values(row).items()}
     values |= {f"behaviour/{name}": format_number(n) for name, n in load_behaviour().items()}
-    return values | _facts(rows) | _error_values() | _exercise_values()
+    return values | _facts(rows) | _error_values() | _shared_errors(rows) | _exercise_values()
 
 
 def quote_row(row: Row) -> dict[str, str]:
@@ -176,12 +181,29 @@ def _error_values() -> dict[str, str]:
     runs = [load_runs(store.EVIDENCE, step) for step in ("regularization", "augmentation")]
     if not all(runs):
         return {}
-    before, after = ({index for index, _ in records[-1]["errors"]} for records in runs)
+    before, after = (misclassified.read_errors(records[-1]) for records in runs)
+    fixed, new, p_value = misclassified.mcnemar(before, after)
     return {
         "errors/step 2": str(len(before)),
         "errors/step 3": str(len(after)),
-        "errors/fixed": str(len(before - after)),
-        "errors/new": str(len(after - before)),
+        "errors/fixed": str(fixed),
+        "errors/new": str(new),
+        "errors/p-value": f"{100 * p_value:.1f}",
+    }
+
+
+def _shared_errors(rows: Rows) -> dict[str, str]:
+    """What several seeds of step 3 misclassify: on average, two of them, all of them, by a vote."""
+    runs = [misclassified.read_errors(record) for record in repeated_runs(rows)]
+    if len(runs) < 2:
+        return {}
+    images = repeated_runs(rows)[0]["test_size"]
+    vote = misclassified.count_errors_of_vote(runs)
+    return {
+        "misclassified/mean": f"{mean(map(len, runs)):.0f}",
+        "misclassified/two": f"{misclassified.mean_shared_by_two(runs):.0f}",
+        "misclassified/all": str(len(misclassified.shared_by_all(runs))),
+        "misclassified/vote": format_number(100 * (1 - vote / images)),
     }
 
 

@@ -1,0 +1,47 @@
+"""The comparison of misclassified images: on small examples, and against predictions."""
+
+import numpy as np
+import pytest
+
+from src.evidence import misclassified
+from src.evidence.rows import load_rows, repeated_runs
+
+
+def test_the_images_that_every_run_misclassifies_have_their_most_frequent_prediction():
+    runs = [{1: 7, 5: 3, 9: 0}, {5: 8, 1: 7, 2: 2}, {9: 0, 1: 4, 5: 8}]
+    assert list(misclassified.shared_by_all(runs).items()) == [(1, 7), (5, 8)]
+
+
+def test_the_errors_that_two_runs_share_are_a_mean_over_the_pairs():
+    runs = [{1: 7, 2: 2, 3: 3}, {1: 8, 2: 2}, {1: 7}]  # 2, 1 and 1 images
+    assert misclassified.mean_shared_by_two(runs) == pytest.approx(4 / 3)
+
+
+def test_a_vote_is_wrong_unless_the_digit_has_most_votes():
+    one_of_three, two_alike, two_apart = 1, 2, 3
+    runs = [{one_of_three: 7, two_alike: 4, two_apart: 5}, {two_alike: 4, two_apart: 6}, {}]
+    assert misclassified.count_errors_of_vote(runs) == 2  # of three apart, none has most
+
+
+def test_the_recorded_vote_is_that_of_the_predictions(mnist):
+    records = repeated_runs(load_rows(["schedule_augmentation"]))
+    labels = mnist[0][1][-10_000:].numpy()
+    predictions = np.tile(labels, (len(records), 1))
+    for row, record in zip(predictions, records):
+        indices, digits = np.array(record["errors"]).T
+        row[indices] = digits
+        accuracy = 100 * (row == labels).mean()
+        assert accuracy == pytest.approx(record["history"][-1]["test_accuracy"], abs=1e-6)
+    votes = (predictions[:, :, None] == np.arange(10)).sum(axis=0)
+    own = votes[np.arange(len(labels)), labels]
+    votes[np.arange(len(labels)), labels] = -1
+    wrong = (own <= votes.max(axis=1)).sum()
+    runs = [misclassified.read_errors(record) for record in records]
+    assert misclassified.count_errors_of_vote(runs) == wrong > 0
+
+
+def test_mcnemar_counts_what_only_one_of_two_misclassifies():
+    one, other = {1: 7, 2: 2, 3: 3, 4: 4, 5: 5, 6: 6}, {1: 8}
+    assert misclassified.mcnemar(one, other) == (5, 0, pytest.approx(2 / 2**5))
+    assert misclassified.mcnemar(other, one) == (0, 5, pytest.approx(2 / 2**5))
+    assert misclassified.mcnemar(one, one) == (0, 0, 1.0)
