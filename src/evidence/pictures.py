@@ -213,19 +213,21 @@ def _draw_accuracy_over(
     return figure
 
 
-def _write_numbers(axes: Axes, points: Sequence[Sequence[float]]) -> None:
-    """Write the number of each point beside it, from 1; not where it would hide another number."""
+def _write_numbers(axes: Axes, points: Sequence[tuple[float, float]]) -> None:
+    """Write the number of each point, from 1, to its upper right; not where it would hide others.
+
+    It would hide a point that is close to its upper right, or the number of a point close by.
+    """
     numbered = []
     for number, (quantity, accuracy) in enumerate(points, 1):
-        near = [
-            other
-            for other in numbered
-            if abs(math.log(other[0] / quantity)) < 0.09 and abs(other[1] - accuracy) < 0.05
-        ]
-        if not near:
-            point = quantity, accuracy
-            axes.annotate(str(number), point, (5, 4), textcoords="offset points", fontsize=9)
-            numbered.append(point)
+        offsets = [(math.log(x / quantity), y - accuracy) for x, y in points]
+        hides_point = any(0 < x < 0.12 and 0 < y < 0.08 for x, y in offsets)
+        close = [offsets[other - 1] for other in numbered]
+        hides_number = any(abs(x) < 0.09 and abs(y) < 0.05 for x, y in close)
+        if not hides_point and not hides_number:
+            position = quantity, accuracy
+            axes.annotate(str(number), position, (5, 4), textcoords="offset points", fontsize=9)
+            numbered.append(number)
 
 
 def robustness(
