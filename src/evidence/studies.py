@@ -231,6 +231,18 @@ SELECTION = {
         "0.0002",
         seeds=5,
     ),
+    "decision_augmentation": Study(
+        "Which weight decay and schedule become those of step 3?",
+        "phases of OneCycleLR and weight decay, step 3",
+        {
+            "two phases, 0.0002": STEP_3,
+            "two phases, 5e-5": vary(STEP_3, {"optimizer_args.weight_decay": 5e-5}),
+            "three phases, 5e-5": vary(
+                _schedules(STEP_3)["three phases, 0.3"], {"optimizer_args.weight_decay": 5e-5}
+            ),
+        },
+        "two phases, 0.0002",
+    ),
     "averaging_augmentation": Study(
         "Which average of the weights makes step 3 steadiest?",
         "decay of the average, step 3",
@@ -340,6 +352,7 @@ STUDIES = REPORTS | SELECTION
 UNFINISHED = (
     "weight_decay_regularization",
     "weight_decay_augmentation",
+    "decision_augmentation",
     "fewer_images",
 )
 SHOWN = [name for name in STUDIES if name not in UNFINISHED]
