@@ -351,7 +351,6 @@ STUDIES = REPORTS | SELECTION
 # These are not shown yet: not all of their runs are there.
 UNFINISHED = (
     "weight_decay_regularization",
-    "weight_decay_augmentation",
     "decision_augmentation",
     "fewer_images",
 )
