@@ -18,7 +18,8 @@ from conftest import history
 from src import store
 from src.evidence.report import NOTEBOOKS, ROOT, TABLES
 from src.evidence.rows import load_rows
-from src.evidence.studies import STUDIES, Study
+from src.evidence.studies import STUDIES
+from src.evidence.study import Study
 from src.evidence.values import fill_in, named_values, quote_row
 from src.experiments import BASIC
 

@@ -12,7 +12,8 @@ from src import plots
 from src.evidence import pictures
 from src.evidence.robustness import STRENGTHS, distort, measure_robustness
 from src.evidence.rows import Row
-from src.evidence.studies import STUDIES, Study
+from src.evidence.studies import STUDIES
+from src.evidence.study import Study
 from src.experiments import BASIC, STEPS, load_model
 
 

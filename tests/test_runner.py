@@ -13,7 +13,8 @@ from src.data import SPLITS
 from src.evidence.publish import publish
 from src.evidence.rows import load_rows, study_rows
 from src.evidence.runner import missing, run_studies
-from src.evidence.studies import SELECTION, STUDIES, Study, sweep, vary
+from src.evidence.studies import SELECTION, STUDIES
+from src.evidence.study import Study, sweep, vary
 from src.evidence.tables import study_table
 from src.experiments import AUGMENTATION, BASIC, run
 from src.store import load_records

@@ -12,7 +12,8 @@ from conftest import ROOT, history
 from src import store
 from src.evidence import pictures, report, tables
 from src.evidence.rows import load_rows, study_rows
-from src.evidence.studies import STUDIES, UNFINISHED, Study
+from src.evidence.studies import STUDIES, UNFINISHED
+from src.evidence.study import Study
 from src.evidence.values import facts_table, named_values, quote_row
 from src.experiments import AUGMENTATION, BASIC
 

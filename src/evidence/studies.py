@@ -4,75 +4,13 @@
 validation split alone. `runner` runs them, `rows` reads what is recorded, `report` shows it.
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from ..experiments import AUGMENTATION, BASIC, REGULARIZATION
 from ..models import count_parameters
 from ..recipes import Experiment, build_model
-
-# The recipes of the notebooks of 2021.
-ORIGINAL = {
-    "basic": Experiment("basic", "BasicNet", normalized=False, optimizer_args={"lr": 0.05}),
-    "regularization": Experiment(
-        "regularization",
-        "RegularizedNet",
-        model_args={"dropout": 0.0},
-        optimizer_args={"lr": 0.05},
-        scheduler="StepLR",
-        scheduler_args={"step_size": 5, "gamma": 0.1},
-    ),
-    "augmentation": Experiment(
-        "augmentation",
-        "AugmentedNet",
-        augmentation={"degrees": 7, "translate": (0.15, 0.15), "scale": (0.7, 1.3), "shear": 8},
-        optimizer="SGD",
-        optimizer_args={"lr": 0.015, "momentum": 0.9},
-        scheduler="StepLR",
-        scheduler_args={"step_size": 9, "gamma": 0.1},
-    ),
-}
-
-
-@dataclass(frozen=True)
-class Study:
-    """A question, what is varied, the recipes by the labels of the tables, and the seeds."""
-
-    question: str
-    setting: str
-    experiments: Mapping[str, Experiment]
-    reference: str | None = None  # the label that the others are compared with, or "the row above"
-    seeds: int = 10  # 1 to this number
-
-    def runs(self, seeds: int | None = None) -> list[tuple[Experiment, int]]:
-        """Every recipe with each seed, or with seeds 1 to `seeds`; one seed after the other."""
-        last = seeds or self.seeds
-        recipes = self.experiments.values()
-        return [(recipe, seed) for seed in range(1, last + 1) for recipe in recipes]
-
-    def comparisons(self) -> dict[str, str]:
-        """For each label that is compared with another, this other one."""
-        labels = list(self.experiments)
-        if self.reference is None:
-            return {}
-        if self.reference == "the row above":
-            return dict(zip(labels[1:], labels))
-        return {label: self.reference for label in labels if label != self.reference}
-
-
-def vary(experiment: Experiment, changes: Mapping[str, object]) -> Experiment:
-    """The experiment with changes, such as {"ema_decay": None} or {"optimizer_args.lr": 0.1}."""
-    for path, value in changes.items():
-        field, _, argument = path.partition(".")
-        if argument:
-            value = {**getattr(experiment, field), argument: value}
-        experiment = replace(experiment, **{field: value})
-    return experiment
-
-
-def sweep(experiment: Experiment, path: str, values: Iterable[float]) -> dict[str, Experiment]:
-    """The experiment with each of these values at `path`, as for `vary`; the labels are values."""
-    return {f"{value:g}": vary(experiment, {path: value}) for value in values}
+from .original import ORIGINAL
+from .study import Study, sweep, vary
 
 
 def _networks(*widths: float) -> dict[str, Experiment]:
