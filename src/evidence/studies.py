@@ -157,7 +157,7 @@ SELECTION = {
         sweep(
             _schedules(STEP_2)["three phases, 0.3"],
             "optimizer_args.weight_decay",
-            (5e-5, 1e-4, 2e-4, 4e-4),
+            (5e-5, 1e-4, 2e-4, 4e-4, 8e-4),
         ),
         "0.0002",
         seeds=5,
@@ -168,6 +168,18 @@ SELECTION = {
         sweep(STEP_3, "optimizer_args.weight_decay", (2e-5, 5e-5, 1e-4, 2e-4)),
         "0.0002",
         seeds=5,
+    ),
+    "decision_regularization": Study(
+        "Which schedule and weight decay become those of step 2?",
+        "phases of OneCycleLR and weight decay, step 2",
+        {
+            "two phases, 0.0002": STEP_2,
+            "three phases, 0.0002": _schedules(STEP_2)["three phases, 0.3"],
+            "three phases, 0.0004": vary(
+                _schedules(STEP_2)["three phases, 0.3"], {"optimizer_args.weight_decay": 4e-4}
+            ),
+        },
+        "two phases, 0.0002",
     ),
     "decision_augmentation": Study(
         "Which weight decay and schedule become those of step 3?",
@@ -289,6 +301,7 @@ STUDIES = REPORTS | SELECTION
 # These are not shown yet: not all of their runs are there.
 UNFINISHED = (
     "weight_decay_regularization",
+    "decision_regularization",
     "decision_augmentation",
     "fewer_images",
 )
