@@ -41,7 +41,8 @@ def altered(text, start):
 @pytest.fixture
 def copy(tmp_path, monkeypatch):
     """A copy of everything that `check` reads, in another root."""
-    for name in ("README.md", "results/README.md", "images", "Notebooks", "docs"):
+    texts = [path.relative_to(report.ROOT).as_posix() for path in report.TABLES]
+    for name in (*texts, "images", "Notebooks", "docs"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         make_copy = shutil.copytree if (report.ROOT / name).is_dir() else shutil.copy
         make_copy(report.ROOT / name, tmp_path / name)
@@ -68,8 +69,8 @@ def test_check_names_everything_that_was_altered(copy):
             marker = f"<!-- generated: {name} -->"
             text = altered(text, text.index(marker) + len(marker))
             expected.append(f"{path.relative_to(copy)}, table {name!r}")
-        quotation = "<!-- augmentation/"
-        text = altered(text, text.index(" -->", text.index(quotation)))
+        quotation = re.search(r"<!-- \w+/[^<>]* -->", text)
+        text = altered(text, quotation.end())
         expected.append(f"{path.relative_to(copy)}, a number in a sentence")
         path.write_text(text, encoding="utf-8")
     for name in report.PICTURES:

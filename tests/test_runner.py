@@ -13,7 +13,7 @@ from src.data import SPLITS
 from src.evidence.publish import publish
 from src.evidence.rows import load_rows, study_rows
 from src.evidence.runner import missing, run_studies
-from src.evidence.studies import SELECTION, STUDIES
+from src.evidence.studies import EXPLANATIONS, SELECTION, STUDIES
 from src.evidence.study import Study, sweep, vary
 from src.evidence.tables import study_table
 from src.experiments import AUGMENTATION, BASIC, run
@@ -197,6 +197,7 @@ def test_a_cluster_that_does_not_answer_or_mixes_runs_is_refused():
 
 
 def test_selection_uses_the_validation_split_alone():
-    recipes = [recipe for study in SELECTION.values() for recipe in study.experiments.values()]
+    studies = [*EXPLANATIONS.values(), *SELECTION.values()]
+    recipes = [recipe for study in studies for recipe in study.experiments.values()]
     images = {SPLITS[recipe.split].evaluate for recipe in recipes}
     assert images == {SPLITS["validation"].evaluate}

@@ -1,14 +1,14 @@
 """What is generated from the records: tables, numbers in sentences, pictures and the page.
 
 `TABLES` and `PICTURES` list the parts. Every study that is not in `studies.UNFINISHED` is shown: a
-new one needs its section, with markers and picture, in `results/README.md`. `write` makes all of
-it, `check` says what does not agree.
+new one needs its section, with markers and picture, in `results/README.md` or, if it selects, in
+`results/selection.md`. `write` makes all of it, `check` says what does not agree.
 """
 
 import hashlib
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,12 +24,13 @@ from ..experiments import STEPS, find_reduction
 from . import behaviour, pictures, tables
 from .publish import publish
 from .rows import load_rows, repeated_runs, seed1_record
-from .studies import SHOWN
+from .studies import EXPLANATIONS, REPORTS, SELECTION, SHOWN
 from .tables import Rows
 from .values import facts_table, fill_in, named_values
 
 ROOT = Path(__file__).parent.parent.parent
-README, EVIDENCE, IMAGES = ROOT / "README.md", ROOT / "results" / "README.md", ROOT / "images"
+README, IMAGES = ROOT / "README.md", ROOT / "images"
+EVIDENCE, CHOICES = ROOT / "results" / "README.md", ROOT / "results" / "selection.md"
 REPORT_AGAIN = "does not agree with its sources: run python -m src report"
 RUN_AGAIN = "does not agree with the records: run the notebook again, or make run"
 NOTEBOOKS = {step: ROOT / "Notebooks" / f"MNIST_{step}.ipynb" for step in STEPS}
@@ -42,6 +43,12 @@ def log_of_step_3(_: Rows) -> str:
 
 # The studies of the three steps have one table, and pictures of their own.
 OTHER_STUDIES = [name for name in SHOWN if name not in STEPS]
+
+
+def _study_tables(names: Iterable[str]) -> dict[str, Callable[[Rows], str]]:
+    return {name: partial(tables.study_table, name) for name in OTHER_STUDIES if name in names}
+
+
 TABLES: dict[Path, dict[str, Callable[[Rows], str]]] = {
     README: {
         "results": tables.results_table,
@@ -53,12 +60,12 @@ TABLES: dict[Path, dict[str, Callable[[Rows], str]]] = {
     EVIDENCE: {
         "facts": facts_table,
         "steps": tables.steps_table,
-        **{name: partial(tables.study_table, name) for name in OTHER_STUDIES},
-        "resolution": tables.resolution_table,
+        **_study_tables(REPORTS | EXPLANATIONS),
         "claims": tables.claims_table,
         "behaviour": tables.behaviour_table,
         "speed": tables.recorded_speed_table,
     },
+    CHOICES: {**_study_tables(SELECTION), "resolution": tables.resolution_table},
 }
 
 

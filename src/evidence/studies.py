@@ -1,7 +1,8 @@
 """The studies as data: each a question that several recipes answer, over several seeds.
 
-`REPORTS` are evaluated on the test set or on folds. `SELECTION` select or explain, on the
-validation split alone. `runner` runs them, `rows` reads what is recorded, `report` shows it.
+`REPORTS` are evaluated on the test set or on folds. `EXPLANATIONS` say what the parts of a recipe
+contribute, and `SELECTION` compares recipes to choose one, both on the validation split alone.
+`runner` runs them, `rows` reads what is recorded, `report` shows it.
 """
 
 from dataclasses import replace
@@ -53,7 +54,7 @@ REPORTS = {
 }
 
 
-# These select or explain: they use the validation split alone.
+# The steps on the validation split, and recipes that are between them.
 STEP_1 = replace(BASIC, split="validation")
 STEP_2 = replace(REGULARIZATION, split="validation")
 STEP_3 = replace(AUGMENTATION, split="validation")
@@ -129,6 +130,73 @@ NEIGHBOURS = {
 }
 
 
+# These explain, on the validation split alone.
+EXPLANATIONS = {
+    "ablation": Study(
+        "What does each change from step 2 to step 3 contribute?",
+        "recipe, each with the changes above it",
+        {
+            "step 2": STEP_2,
+            "+ architecture": _ARCHITECTURE,
+            "+ averaging": _AVERAGING,
+            "+ rotation": _augmented("degrees"),
+            "+ shift": _augmented("degrees", "translate"),
+            "+ scale": _augmented("degrees", "translate", "scale"),
+            "+ shear (step 3)": STEP_3,
+        },
+        "the row above",
+    ),
+    "leave_one_out": Study(
+        "What is each part of step 3 worth to the whole?",
+        "recipe",
+        {
+            "step 3": STEP_3,
+            "no averaging": vary(STEP_3, {"ema_decay": None}),
+            "no rotation": vary(STEP_3, {"augmentation.degrees": 0}),
+            "no shift": vary(STEP_3, {"augmentation.translate": (0, 0)}),
+            "no scale": vary(STEP_3, {"augmentation.scale": (1, 1)}),
+            "no shear": vary(STEP_3, {"augmentation.shear": 0}),
+            "no weight decay": vary(STEP_3, {"optimizer_args.weight_decay": 0}),
+        },
+        "step 3",
+    ),
+    "scheduler": Study(
+        "Which optimizer and scheduler are best in step 2?",
+        "optimizer, its learning rate and scheduler, step 2",
+        {
+            "Adam 0.01, StepLR(5)": _ADAM,
+            "Adam 0.01, StepLR(9)": vary(_ADAM, {"scheduler_args.step_size": 9}),
+            "Adam 0.01, CosineAnnealingLR": _COSINE,
+            "Adam 0.02, OneCycleLR": _ONE_CYCLE_ADAM,
+            "SGD 0.2, OneCycleLR (step 2)": STEP_2,
+        },
+        "Adam 0.01, StepLR(5)",
+    ),
+    "parts": Study(
+        "What do batch normalisation, dropout and the scheduler contribute to step 2?",
+        "recipe",
+        {
+            "step 2": STEP_2,
+            "no batch normalisation": _NO_BATCH_NORM,
+            "no batch normalisation, learning rate 0.02": vary(
+                _NO_BATCH_NORM, {"optimizer_args.lr": 0.02}
+            ),
+            "no scheduler": replace(STEP_2, scheduler=None, scheduler_args={}),
+            "dropout 0.05": vary(STEP_2, {"model_args.dropout": 0.05}),
+            "dropout 0.1": vary(STEP_2, {"model_args.dropout": 0.1}),
+            "dropout 0.2": vary(STEP_2, {"model_args.dropout": 0.2}),
+        },
+        "step 2",
+    ),
+    "epochs": Study(
+        "What is an epoch worth?",
+        "epochs of step 3, each with its whole schedule",
+        sweep(STEP_3, "epochs", (2, 3, 5, 8, 10, 15)),
+        "15",
+    ),
+}
+
+# And these select.
 SELECTION = {
     "schedule_regularization": Study(
         "Does a third phase of OneCycleLR make step 2 steadier, and after which rise?",
@@ -200,18 +268,6 @@ SELECTION = {
         "0.998",
         seeds=5,
     ),
-    "scheduler": Study(
-        "Which optimizer and scheduler are best in step 2?",
-        "optimizer, its learning rate and scheduler, step 2",
-        {
-            "Adam 0.01, StepLR(5)": _ADAM,
-            "Adam 0.01, StepLR(9)": vary(_ADAM, {"scheduler_args.step_size": 9}),
-            "Adam 0.01, CosineAnnealingLR": _COSINE,
-            "Adam 0.02, OneCycleLR": _ONE_CYCLE_ADAM,
-            "SGD 0.2, OneCycleLR (step 2)": STEP_2,
-        },
-        "Adam 0.01, StepLR(5)",
-    ),
     "learning_rate_basic": Study(
         "Which learning rate is best in step 1?",
         "learning rate of Adam, step 1",
@@ -223,22 +279,6 @@ SELECTION = {
         "learning rate of SGD with OneCycleLR, step 2",
         sweep(STEP_2, "optimizer_args.lr", (0.05, 0.1, 0.2, 0.4)),
         "0.2",
-    ),
-    "parts": Study(
-        "What do batch normalisation, dropout and the scheduler contribute to step 2?",
-        "recipe",
-        {
-            "step 2": STEP_2,
-            "no batch normalisation": _NO_BATCH_NORM,
-            "no batch normalisation, learning rate 0.02": vary(
-                _NO_BATCH_NORM, {"optimizer_args.lr": 0.02}
-            ),
-            "no scheduler": replace(STEP_2, scheduler=None, scheduler_args={}),
-            "dropout 0.05": vary(STEP_2, {"model_args.dropout": 0.05}),
-            "dropout 0.1": vary(STEP_2, {"model_args.dropout": 0.1}),
-            "dropout 0.2": vary(STEP_2, {"model_args.dropout": 0.2}),
-        },
-        "step 2",
     ),
     "dropout": Study(
         "Which dropout is best with Adam and StepLR?",
@@ -252,34 +292,6 @@ SELECTION = {
         sweep(_ADAM, "scheduler_args.step_size", (3, 5, 7, 9)),
         "5",
     ),
-    "ablation": Study(
-        "What does each change from step 2 to step 3 contribute?",
-        "recipe, each with the changes above it",
-        {
-            "step 2": STEP_2,
-            "+ architecture": _ARCHITECTURE,
-            "+ averaging": _AVERAGING,
-            "+ rotation": _augmented("degrees"),
-            "+ shift": _augmented("degrees", "translate"),
-            "+ scale": _augmented("degrees", "translate", "scale"),
-            "+ shear (step 3)": STEP_3,
-        },
-        "the row above",
-    ),
-    "leave_one_out": Study(
-        "What is each part of step 3 worth to the whole?",
-        "recipe",
-        {
-            "step 3": STEP_3,
-            "no averaging": vary(STEP_3, {"ema_decay": None}),
-            "no rotation": vary(STEP_3, {"augmentation.degrees": 0}),
-            "no shift": vary(STEP_3, {"augmentation.translate": (0, 0)}),
-            "no scale": vary(STEP_3, {"augmentation.scale": (1, 1)}),
-            "no shear": vary(STEP_3, {"augmentation.shear": 0}),
-            "no weight decay": vary(STEP_3, {"optimizer_args.weight_decay": 0}),
-        },
-        "step 3",
-    ),
     "sensitivity": Study(
         "Is any neighbour of step 3's recipe better?",
         "recipe",
@@ -290,14 +302,8 @@ SELECTION = {
         "step 3",
         seeds=5,
     ),
-    "epochs": Study(
-        "What is an epoch worth?",
-        "epochs of step 3, each with its whole schedule",
-        sweep(STEP_3, "epochs", (2, 3, 5, 8, 10, 15)),
-        "15",
-    ),
 }
-STUDIES = REPORTS | SELECTION
+STUDIES = REPORTS | EXPLANATIONS | SELECTION
 # These are not shown yet: not all of their runs are there.
 UNFINISHED = (
     "weight_decay_regularization",
