@@ -6,6 +6,7 @@ from dataclasses import asdict, replace
 from functools import cache
 from statistics import mean, stdev
 
+import matplotlib.pyplot as plt
 import pytest
 from conftest import ROOT, history
 
@@ -203,7 +204,9 @@ def test_tables_and_pictures_without_runs_are_empty(evidence):
     assert len(pictures.steps(rows).axes[0].lines) == 1  # that of the target
     for name, picture in report.PICTURES.items():
         if name not in ("augmentation", "parameters"):  # these also show other files
-            assert picture.draw(rows).axes
+            figure = picture.draw(rows)
+            assert figure.axes
+            plt.close(figure)
     assert pictures.parameters(rows, []).axes
 
 
