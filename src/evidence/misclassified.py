@@ -41,7 +41,8 @@ def count_errors_of_vote(runs: Sequence[Errors]) -> int:
     for index in set().union(*runs):
         wrong = Counter(errors[index] for errors in runs if index in errors)
         right = len(runs) - wrong.total()
-        count += max(wrong.values()) >= right
+        if max(wrong.values()) >= right:
+            count += 1
     return count
 
 

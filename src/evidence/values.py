@@ -194,16 +194,16 @@ def _error_values() -> dict[str, str]:
 
 def _shared_errors(rows: Rows) -> dict[str, str]:
     """What several seeds of step 3 misclassify: on average, two of them, all of them, by a vote."""
-    runs = [misclassified.read_errors(record) for record in repeated_runs(rows)]
-    if len(runs) < 2:
+    records = repeated_runs(rows)
+    if len(records) < 2:
         return {}
-    images = repeated_runs(rows)[0]["test_size"]
-    vote = misclassified.count_errors_of_vote(runs)
+    runs = [misclassified.read_errors(record) for record in records]
+    vote = misclassified.count_errors_of_vote(runs) / records[0]["test_size"]
     return {
         "misclassified/mean": f"{mean(map(len, runs)):.0f}",
         "misclassified/two": f"{misclassified.mean_shared_by_two(runs):.0f}",
         "misclassified/all": str(len(misclassified.shared_by_all(runs))),
-        "misclassified/vote": format_number(100 * (1 - vote / images)),
+        "misclassified/vote": format_number(100 * (1 - vote)),
     }
 
 
