@@ -129,6 +129,35 @@ def test_what_a_parameter_is_worth_is_drawn_at_its_number():
     assert expected <= points and [text.get_text() for text in axes.texts] == ["1", "99.4 %"]
 
 
+@pytest.mark.parametrize(
+    "second, numbers",
+    [
+        ((4_000, 99.52), ["2"]),  # it would lie under the number of the first
+        ((3_800, 99.50), ["1"]),  # its number would lie on that of the first
+        ((4_000, 99.40), ["1", "2"]),
+        ((3_000, 99.52), ["1", "2"]),
+    ],
+)
+def test_numbers_hide_neither_points_nor_numbers(second, numbers):
+    claims = [
+        {"parameters": parameters, "last": last, "best": last}
+        for parameters, last in ((3_762, 99.5), second)
+    ]
+    (axes,) = pictures.parameters({"parameters": {}}, claims).axes
+    assert [text.get_text() for text in axes.texts[:-1]] == numbers
+
+
+def test_the_images_that_all_seeds_misclassify_have_their_digits_and_predictions(mnist):
+    runs = [[[0, 3], [2, 7], [5, 1]], [[2, 7], [5, 1], [9, 4]]]
+    records = [{"recipe": {"split": "test"}, "errors": errors} for errors in runs]
+    shown = [axes for axes in pictures.shared_errors(records).axes if axes.images]
+    labels = mnist[1][1]
+    titles = [axes.get_title() for axes in shown]
+    assert titles == [f"{labels[2]} → 7", f"{labels[5]} → 1"]
+    for axes, index in zip(shown, (2, 5)):
+        assert np.array_equal(axes.images[0].get_array(), mnist[1][0][index, 0].numpy())
+
+
 def test_distortions_move_the_ink_as_they_say(mnist):
     images = mnist[1][0][:20]
     for distortion, strengths in STRENGTHS.items():

@@ -79,15 +79,16 @@ def _augmented(*parts: str) -> Experiment:
     )
 
 
+def _with_third_phase(experiment: Experiment, share: float = 0.3) -> Experiment:
+    """The recipe with three phases: the first takes this share of the run, as does the second."""
+    return replace(experiment, scheduler_args={**_THREE_PHASES, "pct_start": share})
+
+
 def _schedules(experiment: Experiment) -> dict[str, Experiment]:
     """The recipe, and the same with a third phase after rises of several lengths."""
-    third_phase = replace(experiment, scheduler_args=_THREE_PHASES)
     return {
         "two phases, 0.15": vary(experiment, {"scheduler_args.pct_start": 0.15}),
-        **{
-            f"three phases, {label}": recipe
-            for label, recipe in sweep(third_phase, "scheduler_args.pct_start", _SHARES).items()
-        },
+        **{f"three phases, {share:g}": _with_third_phase(experiment, share) for share in _SHARES},
     }
 
 
@@ -96,7 +97,7 @@ def _low_rates(experiment: Experiment, share: float) -> dict[str, Experiment]:
 
     Such a rate is the peak divided by `div_factor`; the run begins at the same one.
     """
-    best = _schedules(experiment)[f"three phases, {share:g}"]
+    best = _with_third_phase(experiment, share)
     return {
         "peak / 10": vary(best, {"scheduler_args.div_factor": 10}),
         "peak / 25": best,  # the default
@@ -223,7 +224,7 @@ SELECTION = {
         "Which weight decay makes step 2 with a third phase steadiest?",
         "weight decay, step 2 with three phases, 0.3",
         sweep(
-            _schedules(STEP_2)["three phases, 0.3"],
+            _with_third_phase(STEP_2),
             "optimizer_args.weight_decay",
             (5e-5, 1e-4, 2e-4, 4e-4, 8e-4),
         ),
@@ -242,9 +243,9 @@ SELECTION = {
         "phases of OneCycleLR and weight decay, step 2",
         {
             "two phases, 0.0002": STEP_2,
-            "three phases, 0.0002": _schedules(STEP_2)["three phases, 0.3"],
+            "three phases, 0.0002": _with_third_phase(STEP_2),
             "three phases, 0.0004": vary(
-                _schedules(STEP_2)["three phases, 0.3"], {"optimizer_args.weight_decay": 4e-4}
+                _with_third_phase(STEP_2), {"optimizer_args.weight_decay": 4e-4}
             ),
         },
         "two phases, 0.0002",
@@ -256,7 +257,7 @@ SELECTION = {
             "two phases, 0.0002": STEP_3,
             "two phases, 5e-5": vary(STEP_3, {"optimizer_args.weight_decay": 5e-5}),
             "three phases, 5e-5": vary(
-                _schedules(STEP_3)["three phases, 0.3"], {"optimizer_args.weight_decay": 5e-5}
+                _with_third_phase(STEP_3), {"optimizer_args.weight_decay": 5e-5}
             ),
         },
         "two phases, 0.0002",
