@@ -61,6 +61,12 @@ def copy(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.parametrize("path", READMES, **IDS)
+def test_every_table_that_is_marked_as_generated_is(path):
+    marked = re.findall(r"<!-- generated: (.+?) -->", READMES[path])
+    assert sorted(marked) == sorted(report.TABLES[path])
+
+
 def test_check_names_everything_that_was_altered(copy):
     expected = []
     for path, makers in report.TABLES.items():
