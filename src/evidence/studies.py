@@ -1,8 +1,8 @@
 """The studies as data: each a question that several recipes answer, over several seeds.
 
-`REPORTS` are evaluated on the test set or on folds. `EXPLANATIONS` say what the parts of a recipe
-contribute, and `SELECTION` compares recipes to choose one, both on the validation split alone.
-`runner` runs them, `rows` reads what is recorded, `report` shows it.
+`REPORTS` are evaluated on the test set or on folds, the others on the validation split alone:
+`EXPLANATIONS` say what the parts of a recipe contribute, and `SELECTION` compares recipes to choose
+one. `runner` runs them, `rows` reads what is recorded, `report` shows it.
 """
 
 from dataclasses import replace
@@ -10,6 +10,7 @@ from dataclasses import replace
 from ..experiments import AUGMENTATION, BASIC, REGULARIZATION
 from ..models import count_parameters
 from ..recipes import Experiment, build_model
+from . import selection
 from .original import ORIGINAL
 from .study import Study, sweep, vary
 
@@ -65,10 +66,6 @@ _ONE_CYCLE_ADAM = replace(STEP_2, optimizer="Adam", optimizer_args={"lr": 0.02})
 _NO_BATCH_NORM = vary(STEP_2, {"model_args.batch_norm": False})
 _ARCHITECTURE = replace(STEP_2, model="AugmentedNet", model_args={})
 _AVERAGING = replace(_ARCHITECTURE, ema_decay=AUGMENTATION.ema_decay)
-# A long end at a low rate, as in the paper by Smith and Topin (2017): the learning rate rises over
-# this share of the run, falls over the same share, and is low for the rest.
-_THREE_PHASES = {"three_phase": True, "anneal_strategy": "linear", "cycle_momentum": False}
-_SHARES = (0.2, 0.25, 0.3, 0.35, 0.4)
 
 
 def _augmented(*parts: str) -> Experiment:
@@ -77,32 +74,6 @@ def _augmented(*parts: str) -> Experiment:
     return replace(
         _AVERAGING, augmentation={name: AUGMENTATION.augmentation[name] for name in names}
     )
-
-
-def _with_third_phase(experiment: Experiment, share: float = 0.3) -> Experiment:
-    """The recipe with three phases: the first takes this share of the run, as does the second."""
-    return replace(experiment, scheduler_args={**_THREE_PHASES, "pct_start": share})
-
-
-def _schedules(experiment: Experiment) -> dict[str, Experiment]:
-    """The recipe, and the same with a third phase after rises of several lengths."""
-    return {
-        "two phases, 0.15": vary(experiment, {"scheduler_args.pct_start": 0.15}),
-        **{f"three phases, {share:g}": _with_third_phase(experiment, share) for share in _SHARES},
-    }
-
-
-def _low_rates(experiment: Experiment, share: float) -> dict[str, Experiment]:
-    """The recipe with three phases, and with several learning rates where the third begins.
-
-    Such a rate is the peak divided by `div_factor`; the run begins at the same one.
-    """
-    best = _with_third_phase(experiment, share)
-    return {
-        "peak / 10": vary(best, {"scheduler_args.div_factor": 10}),
-        "peak / 25": best,  # the default
-        "peak / 50": vary(best, {"scheduler_args.div_factor": 50}),
-    }
 
 
 # The neighbours of step 3's recipe: each hyperparameter moved one step down and one step up.
@@ -199,76 +170,7 @@ EXPLANATIONS = {
 
 # And these select.
 SELECTION = {
-    "schedule_regularization": Study(
-        "Does a third phase of OneCycleLR make step 2 steadier, and after which rise?",
-        "phases of OneCycleLR, and the share of the first, step 2",
-        _schedules(STEP_2),
-        "two phases, 0.15",
-        seeds=5,
-    ),
-    "schedule_augmentation": Study(
-        "Does a third phase of OneCycleLR make step 3 steadier, and after which rise?",
-        "phases of OneCycleLR, and the share of the first, step 3",
-        _schedules(STEP_3),
-        "two phases, 0.15",
-        seeds=5,
-    ),
-    "low_rate_regularization": Study(
-        "How low should the learning rate of step 2 be in the third phase?",
-        "learning rate where the third phase begins, step 2",
-        _low_rates(STEP_2, 0.35),
-        "peak / 25",
-        seeds=5,
-    ),
-    "weight_decay_regularization": Study(
-        "Which weight decay makes step 2 with a third phase steadiest?",
-        "weight decay, step 2 with three phases, 0.3",
-        sweep(
-            _with_third_phase(STEP_2),
-            "optimizer_args.weight_decay",
-            (5e-5, 1e-4, 2e-4, 4e-4, 8e-4),
-        ),
-        "0.0002",
-        seeds=5,
-    ),
-    "weight_decay_augmentation": Study(
-        "Which weight decay makes step 3 steadiest?",
-        "weight decay, step 3",
-        sweep(STEP_3, "optimizer_args.weight_decay", (2e-5, 5e-5, 1e-4, 2e-4)),
-        "0.0002",
-        seeds=5,
-    ),
-    "decision_regularization": Study(
-        "Which schedule and weight decay become those of step 2?",
-        "phases of OneCycleLR and weight decay, step 2",
-        {
-            "two phases, 0.0002": STEP_2,
-            "three phases, 0.0002": _with_third_phase(STEP_2),
-            "three phases, 0.0004": vary(
-                _with_third_phase(STEP_2), {"optimizer_args.weight_decay": 4e-4}
-            ),
-        },
-        "two phases, 0.0002",
-    ),
-    "decision_augmentation": Study(
-        "Which weight decay and schedule become those of step 3?",
-        "phases of OneCycleLR and weight decay, step 3",
-        {
-            "two phases, 0.0002": STEP_3,
-            "two phases, 5e-5": vary(STEP_3, {"optimizer_args.weight_decay": 5e-5}),
-            "three phases, 5e-5": vary(
-                _with_third_phase(STEP_3), {"optimizer_args.weight_decay": 5e-5}
-            ),
-        },
-        "two phases, 0.0002",
-    ),
-    "averaging_augmentation": Study(
-        "Which average of the weights makes step 3 steadiest?",
-        "decay of the average, step 3",
-        sweep(STEP_3, "ema_decay", (0.995, 0.998, 0.999)),
-        "0.998",
-        seeds=5,
-    ),
+    **selection.STUDIES,
     "learning_rate_basic": Study(
         "Which learning rate is best in step 1?",
         "learning rate of Adam, step 1",
