@@ -125,9 +125,10 @@ def predict(
 class MovingAverage:
     """The exponential moving average of a model's weights and buffers, with a warm-up.
 
-    `model` is a network with the averages. The first batch replaces the initial weights; after n
-    more the decay is min(decay, (1 + n) / (10 + n)), as in TensorFlow's ExponentialMovingAverage:
-    the average soon forgets the first weights, which are nearly random.
+    `model` is a network with the averages. The first update copies the weights. After n updates,
+    the next one uses the smaller of `decay` and (1 + n) / (10 + n), as TensorFlow's
+    ExponentialMovingAverage does: the average soon forgets the first weights, which are nearly
+    random.
     """
 
     def __init__(self, model: nn.Module, decay: float):
