@@ -45,7 +45,7 @@ def block(
 
 
 class BasicNet(Net):
-    """Step 1: the skeleton, 10,578 parameters. No batch normalisation, no dropout."""
+    """Step 1: a plain stack of convolutions, 10,578 parameters."""
 
     def __init__(self):
         super().__init__(
@@ -63,7 +63,7 @@ class BasicNet(Net):
 
 
 class RegularizedNet(Net):
-    """Step 2: the skeleton narrowed, with batch normalisation and dropout, 8,178 parameters.
+    """Step 2: fewer channels, with batch normalisation and dropout, 8,178 parameters.
 
     `dropout` is a probability in [0, 1]. `batch_norm=False` shows what batch normalisation
     contributes.
