@@ -98,7 +98,7 @@ def test_the_committed_notebook_is_one_clean_run(step):
     assert shown
     for cell in shown:  # the source that is shown is that of the package
         for part in cell.outputs[0].text.split("-" * 64)[0].split("\n\n\n"):
-            assert part.strip() in package
+            assert part.strip() in package, "it shows an older source: make run"
     for output, following in zip(outputs, [*outputs[1:], {}]):  # each figure has its caption
         if "image/png" in output.get("data", {}):
             caption = output.metadata["image/png"]["alt"]

@@ -172,7 +172,8 @@ def test_the_readme_is_short_and_every_picture_is_generated_and_shown():
     pictures = {f"{name}.png" for name in [*report.PICTURES, "page"]}  # that one is a screenshot
     assert {path.name for path in report.IMAGES.iterdir()} == pictures
     texts = "".join(READMES.values())
-    assert not [name for name in pictures if f"images/{name}" not in texts]
+    hidden = [name for name in pictures if f"images/{name}" not in texts]
+    assert not hidden, "no README shows them"
     code = re.findall(r"```bash.*?```", README, re.DOTALL)
     assert max(len(line) for block in code for line in block.splitlines()) <= 110
 

@@ -169,7 +169,8 @@ def _replace_table(text: str, name: str, table: str, path: Path) -> str:
     if count != 1:
         file = path.relative_to(ROOT)
         markers = f"<!-- generated: {name} --> and <!-- end -->"
-        raise RuntimeError(f"{file}: expected {markers} once, found {count} times")
+        fault = f"{file}: expected {markers} once, found {count} times"
+        raise RuntimeError(f"{fault}; a study without its runs stands in studies.UNFINISHED")
     return text
 
 

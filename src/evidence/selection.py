@@ -78,7 +78,7 @@ STUDIES = {
         sweep(
             with_third_phase(_STEP_2),
             "optimizer_args.weight_decay",
-            (5e-5, 1e-4, 2e-4, 4e-4, 8e-4),
+            (5e-5, 1e-4, 2e-4, 4e-4, 8e-4, 1.6e-3),
         ),
         "0.0002",
         seeds=5,
@@ -98,6 +98,9 @@ STUDIES = {
             "three phases, 0.0002": with_third_phase(_STEP_2),
             "three phases, 0.0004": vary(
                 with_third_phase(_STEP_2), {"optimizer_args.weight_decay": 4e-4}
+            ),
+            "three phases, 0.0008": vary(
+                with_third_phase(_STEP_2), {"optimizer_args.weight_decay": 8e-4}
             ),
         },
         "two phases, 0.0002",

@@ -211,7 +211,6 @@ STUDIES = REPORTS | EXPLANATIONS | SELECTION
 UNFINISHED = (
     "weight_decay_regularization",
     "decision_regularization",
-    "decision_augmentation",
     "fewer_images",
 )
 SHOWN = [name for name in STUDIES if name not in UNFINISHED]
