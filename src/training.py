@@ -125,8 +125,8 @@ def predict(
 class MovingAverage:
     """The exponential moving average of a model's weights and buffers, with a warm-up.
 
-    `model` is a network with the averages. The first update copies the weights. After n updates,
-    the next one uses the smaller of `decay` and (1 + n) / (10 + n), as TensorFlow's
+    `model` is a network with the averages. The first update copies the weights. After n ≥ 1
+    updates, the next one uses the smaller of `decay` and (1 + n) / (10 + n), as TensorFlow's
     ExponentialMovingAverage does: the average soon forgets the first weights, which are nearly
     random.
     """
