@@ -200,7 +200,8 @@ def test_the_examples_work_as_they_stand(monkeypatch, smoke, capsys):
 FLOORS = [
     *("errors", "data", "models", "device", "store", "training", "recipes", "experiments", "plots"),
     *("demo.ink", "demo.digits", "demo.build_page", "evidence.measures"),
-    *("evidence.study", "evidence.original", "evidence.selection", "evidence.studies"),
+    *("evidence.study", "evidence.original", "evidence.selection"),
+    *("evidence.next_studies", "evidence.studies"),
     *("evidence.misclassified", "evidence.rows", "evidence.runner", "evidence.robustness"),
     *("evidence.behaviour", "evidence.usual_pipeline", "evidence.benchmark"),
     *("evidence.publish", "evidence.tables", "evidence.values", "evidence.pictures"),
