@@ -2,7 +2,8 @@
 
 `REPORTS` are evaluated on the test set or on folds, the others on the validation split alone:
 `EXPLANATIONS` say what the parts of a recipe contribute, and `SELECTION` compares recipes to choose
-one. `runner` runs them, `rows` reads what is recorded, `report` shows it.
+one. `NEXT` measures the recipes that were chosen; it is not shown until all of its runs are there.
+`runner` runs the studies, `rows` reads what is recorded, `report` shows it.
 """
 
 from dataclasses import replace
@@ -202,6 +203,6 @@ SELECTION = {
 }
 NEXT = {f"next_{name}": study for name, study in next_studies.STUDIES.items()}
 STUDIES = REPORTS | EXPLANATIONS | SELECTION | NEXT
-# The next studies are shown once all of them are complete; these, once their own runs are there.
+# These are not shown until their runs are there.
 UNFINISHED = ()
 SHOWN = [name for name in REPORTS | EXPLANATIONS | SELECTION if name not in UNFINISHED]
