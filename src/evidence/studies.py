@@ -8,7 +8,7 @@ one. `NEXT` measures the recipes that were chosen; it is not shown until all of 
 
 from dataclasses import replace
 
-from ..experiments import AUGMENTATION, BASIC, REGULARIZATION
+from ..experiments import AUGMENTATION, REGULARIZATION
 from ..models import count_parameters
 from ..recipes import Experiment, build_model
 from . import next_studies, selection
@@ -25,16 +25,15 @@ def _networks(*widths: float) -> dict[str, Experiment]:
 
 FOLDS = [f"fold {number}" for number in range(1, 7)]
 
-# These report, on the test set and on the folds of the training set.
+# These report, on the test set and on the folds of the training set. The studies from
+# `next_studies`, here and below, are of recipes that stay as they are.
 REPORTS = {
-    "basic": Study("What does step 1 reach?", "step", {"basic": BASIC}),
+    "basic": next_studies.STUDIES["basic"],
     "regularization": Study("What does step 2 reach?", "step", {"regularization": REGULARIZATION}),
     "augmentation": Study(
         "What does step 3 reach?", "step", {"augmentation": AUGMENTATION}, seeds=100
     ),
-    "original": Study(
-        "What do the recipes of the original series reach?", "original recipe", ORIGINAL
-    ),
+    "original": next_studies.STUDIES["original"],
     "folds": Study(
         "What does step 3 reach on other images?",
         "fold that is left out, step 3",
@@ -50,8 +49,7 @@ REPORTS = {
 }
 
 
-# The steps on the validation split, and recipes that are between them.
-STEP_1 = replace(BASIC, split="validation")
+# Steps 2 and 3 on the validation split, and recipes that are between them.
 STEP_2 = replace(REGULARIZATION, split="validation")
 STEP_3 = replace(AUGMENTATION, split="validation")
 # The recipe of the original series, with a lower learning rate.
@@ -166,12 +164,7 @@ EXPLANATIONS = {
 # And these select.
 SELECTION = {
     **selection.STUDIES,
-    "learning_rate_basic": Study(
-        "Which learning rate is best in step 1?",
-        "learning rate of Adam, step 1",
-        sweep(STEP_1, "optimizer_args.lr", (0.002, 0.005, 0.01, 0.02, 0.05)),
-        "0.005",
-    ),
+    "learning_rate_basic": next_studies.STUDIES["learning_rate_basic"],
     "learning_rate_regularization": Study(
         "Which learning rate is best in step 2?",
         "learning rate of SGD with OneCycleLR, step 2",
