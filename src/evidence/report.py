@@ -30,7 +30,7 @@ from .values import facts_table, fill_in, named_values
 
 ROOT = Path(__file__).parent.parent.parent
 README, IMAGES = ROOT / "README.md", ROOT / "images"
-EVIDENCE, CHOICES = ROOT / "results" / "README.md", ROOT / "results" / "selection.md"
+RESULTS = ROOT / "results"
 REPORT_AGAIN = "does not agree with its sources: run python -m src report"
 RUN_AGAIN = "does not agree with the records: run the notebook again, or make run"
 NOTEBOOKS = {step: ROOT / "Notebooks" / f"MNIST_{step}.ipynb" for step in STEPS}
@@ -57,15 +57,15 @@ TABLES: dict[Path, dict[str, Callable[[Rows], str]]] = {
         "architecture": tables.architecture,
         "log": log_of_step_3,
     },
-    EVIDENCE: {
-        "facts": facts_table,
+    RESULTS / "README.md": {
         "steps": tables.steps_table,
         **_study_tables(REPORTS | EXPLANATIONS),
-        "claims": tables.claims_table,
         "behaviour": tables.behaviour_table,
         "speed": tables.recorded_speed_table,
     },
-    CHOICES: {**_study_tables(SELECTION), "resolution": tables.resolution_table},
+    RESULTS / "selection.md": {**_study_tables(SELECTION), "resolution": tables.resolution_table},
+    RESULTS / "published.md": {"claims": tables.claims_table},
+    RESULTS / "numbers.md": {"facts": facts_table},
 }
 
 
