@@ -48,6 +48,13 @@ def study(args: argparse.Namespace) -> None:
         raise KeyboardInterrupt("Interrupted. Run the same command again to resume.") from None
 
 
+def robustness(args: argparse.Namespace) -> None:
+    """Train what the evidence compares on transformed images, and measure it."""
+    from .evidence.robustness import run_compared
+
+    run_compared(args.device)
+
+
 def bench(args: argparse.Namespace) -> None:
     """Print a benchmark."""
     if unknown := set(args.step) - set(STEPS):
@@ -140,6 +147,9 @@ def add_runs(command: Callable) -> None:
     )
     add("--jobs", type=positive, help="runs at a time (default: one per core; on a GPU, one)")
     add("--scheduler", metavar="ADDRESS", help="of a Dask scheduler, such as tcp://127.0.0.1:8786")
+    add("--device", help=device)
+
+    add = command(robustness, "train four networks, and measure them on transformed test images")
     add("--device", help=device)
 
     add = command(bench, "measure an epoch of this package and of the usual pipeline")

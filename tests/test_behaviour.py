@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from src.data import Loader
-from src.evidence import behaviour, report, robustness
+from src.evidence import behaviour, report
 from src.experiments import load_model
 from src.training import predict
 
@@ -93,27 +93,6 @@ def test_report_names_numbers_of_other_weights(tmp_path, monkeypatch):
     monkeypatch.setattr(behaviour, "FILE", stale)
     (fault,) = report.check()
     assert fault.startswith("results/behaviour.json does not agree")
-
-
-def test_a_distortion_goes_in_both_directions_where_it_has_two(mnist):
-    images, labels = (part[:5] for part in mnist[1])
-    shifted, twice = robustness.distort_both_ways(images, labels, "shift (pixels)", 4)
-    moved = [F.pad(images, (n, -n, n, -n)) for n in (4, -4)]
-    torch.testing.assert_close(shifted, torch.cat(moved), atol=1e-4, rtol=0)
-    assert torch.equal(twice, labels.repeat(2))
-    for distortion, strength in (("scale", 1.2), ("rotation (degrees)", 0)):
-        once, _ = robustness.distort_both_ways(images, labels, distortion, strength)
-        assert len(once) == 5
-
-
-def test_the_accuracy_is_the_share_of_right_answers_in_percent(mnist):
-    class Zero(torch.nn.Module):  # sees a zero in every image
-        def forward(self, images):
-            return torch.eye(10)[:1].repeat(len(images), 1).log()
-
-    images, labels = (part[:200] for part in mnist[1])
-    accuracy = robustness.measure_accuracy(Zero(), images, labels)
-    assert accuracy == pytest.approx((labels == 0).sum().item() / 2)
 
 
 def test_the_recorded_accuracy_of_shifted_images_is_that_of_moved_pixels(mnist):

@@ -5,16 +5,14 @@ from dataclasses import replace
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-import torch
 from conftest import history
 
 from src import plots
 from src.evidence import pictures
-from src.evidence.robustness import STRENGTHS, distort, measure_robustness
 from src.evidence.rows import Row
 from src.evidence.studies import STUDIES
 from src.evidence.study import Study
-from src.experiments import BASIC, STEPS, load_model
+from src.experiments import BASIC, STEPS
 
 
 @pytest.fixture(autouse=True)
@@ -156,26 +154,3 @@ def test_the_images_that_all_seeds_misclassify_have_their_digits_and_predictions
     assert titles == [f"{labels[2]} → 7", f"{labels[5]} → 1"]
     for axes, index in zip(shown, (2, 5)):
         assert np.array_equal(axes.images[0].get_array(), mnist[1][0][index, 0].numpy())
-
-
-def test_distortions_move_the_ink_as_they_say(mnist):
-    images = mnist[1][0][:20]
-    for distortion, strengths in STRENGTHS.items():
-        none = 1.0 if distortion == "scale" else 0.0
-        assert none in strengths
-        torch.testing.assert_close(distort(images, distortion, none), images, atol=1e-4, rtol=0)
-    shifted = distort(images, "shift (pixels)", 2)
-    torch.testing.assert_close(shifted[..., 2:, 2:], images[..., :-2, :-2], atol=1e-4, rtol=0)
-    smaller = distort(images, "scale", 0.6).mean() / images.mean()
-    assert smaller.item() == pytest.approx(0.36, abs=0.05)
-
-
-def test_augmentation_makes_the_network_robust(mnist):
-    images, labels = (part[:300] for part in mnist[1])
-    models = {step: load_model(step) for step in ("regularization", "augmentation")}
-    curves = measure_robustness(models, images, labels)
-    assert curves["scale"]["augmentation"][2] > 98  # as they are
-    step2, step3 = (sum(curves["rotation (degrees)"][step]) / 5 for step in models)
-    assert step3 > step2 + 2
-    figure = pictures.robustness(models, images[:20], labels[:20])
-    assert [axes.get_xlabel() for axes in figure.axes] == list(STRENGTHS)

@@ -16,7 +16,7 @@ from ..data import SPLITS, TEST, load_mnist
 from ..experiments import STEPS, TARGET
 from ..plots import BLUE, GREY, RED, digits, mark_target
 from .misclassified import read_errors, shared_by_all
-from .robustness import STRENGTHS, measure_robustness
+from .robustness import STRENGTHS, Accuracies, measure_robustness
 from .rows import Row
 from .studies import STUDIES
 from .tables import Rows, format_number
@@ -238,15 +238,23 @@ def robustness(
     `images` are in [0, 1], of shape (N, 1, 28, 28), and `labels` int64 of shape (N,), both on the
     device of the models, which expect normalised images.
     """
-    curves = measure_robustness(models, images, labels)
-    figure, row = plt.subplots(1, len(curves), figsize=(9.6, 3), sharey=True)
-    colours = (BLUE, RED, GREY, LIGHT_GREY)
-    for axes, (distortion, by_model) in zip(row, curves.items(), strict=True):
-        for (name, accuracies), colour in zip(by_model.items(), colours):
-            axes.plot(STRENGTHS[distortion], accuracies, "o-", ms=4, color=colour, label=name)
+    return robustness_curves(
+        {name: measure_robustness(model, images, labels) for name, model in models.items()}
+    )
+
+
+def robustness_curves(curves: Mapping[str, Accuracies]) -> Figure:
+    """Accuracy in % over the strength of each distortion, of up to four named networks."""
+    figure, row = plt.subplots(1, len(STRENGTHS), figsize=(9.6, 3), sharey=True)
+    styles = ((BLUE, "-"), (RED, "-"), (RED, "--"), (GREY, ":"))
+    for axes, (distortion, strengths) in zip(row, STRENGTHS.items(), strict=True):
+        for (name, accuracies), (colour, line) in zip(curves.items(), styles):
+            style = {"ls": line, "marker": "o", "ms": 4, "color": colour}
+            axes.plot(strengths, accuracies[distortion], label=name, **style)
         axes.set(xlabel=distortion)
     row[0].set_ylabel("accuracy (%)")
-    figure.legend(*row[0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
+    if curves:
+        figure.legend(*row[0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
     return figure
 
 

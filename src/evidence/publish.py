@@ -1,13 +1,16 @@
-"""What was run here becomes evidence: runs of the steps, with their weights, studies, a benchmark.
+"""What was run here becomes evidence: the steps with their weights, studies, and a benchmark.
 
 Only runs of committed code are published; `publish` names the others.
 """
 
 import sys
+from collections.abc import Container, Iterable
 from dataclasses import asdict
 
 from .. import store
 from ..experiments import STEPS, load_runs
+from ..recipes import Experiment
+from . import robustness
 from .benchmark import load_benchmark
 from .rows import is_committed, load_study_records
 from .studies import STUDIES
@@ -22,7 +25,11 @@ def publish() -> None:
         raise ValueError("MNIST_RESULTS is the folder of the evidence: choose another one")
     for step in STEPS:
         _publish_step(step)
-    _publish_studies()
+    studied = [run for study in STUDIES.values() for run in study.runs()]
+    _publish_runs("study.jsonl", load_study_records(), _keys(studied), "the studies")
+    compared = [(experiment, 1) for experiment in robustness.COMPARED.values()]
+    recorded = store.load_records(store.EVIDENCE / robustness.FILE)
+    _publish_runs(robustness.FILE, recorded, _keys(compared), "the robustness")
     _publish_benchmark()
 
 
@@ -42,12 +49,13 @@ def _publish_step(step: str) -> None:
     store.append_records(store.EVIDENCE / "runs.jsonl", own[-1:])
 
 
-def _publish_studies() -> None:
-    """Append the runs of the studies that are not recorded yet; none is ever replaced."""
-    published = load_study_records()
-    runs = [run for study in STUDIES.values() for run in study.runs()]
-    wanted = {store.run_key(asdict(experiment), seed) for experiment, seed in runs}
-    own = store.load_records(store.OUTPUT / "study.jsonl")
+def _keys(runs: Iterable[tuple[Experiment, int]]) -> set[str]:
+    return {store.run_key(asdict(experiment), seed) for experiment, seed in runs}
+
+
+def _publish_runs(file: str, published: Container[str], wanted: Container[str], name: str) -> None:
+    """Append runs that are not recorded yet, of the wanted recipes and seeds; none is replaced."""
+    own = store.load_records(store.OUTPUT / file)
     new = [
         record
         for key, record in own.items()
@@ -56,9 +64,9 @@ def _publish_studies() -> None:
     committed = [record for record in new if is_committed(record)]
     others = [record for record in new if not is_committed(record)]
     if committed:
-        store.append_records(store.EVIDENCE / "study.jsonl", committed)
+        store.append_records(store.EVIDENCE / file, committed)
     if others:
-        _say_refused(f"{len(others)} of {len(new)} runs of the studies", others[0])
+        _say_refused(f"{len(others)} of {len(new)} runs of {name}", others[0])
 
 
 def _publish_benchmark() -> None:

@@ -24,6 +24,7 @@ from ..training import format_progress, format_test
 from . import benchmark, measures
 from .behaviour import QUANTITIES, load_behaviour
 from .measures import Estimate
+from .robustness import STRENGTHS, load_compared
 from .rows import Row
 from .studies import SHOWN, STUDIES
 
@@ -259,6 +260,18 @@ def behaviour_table(_: Rows) -> str:
         for name, quantity in QUANTITIES.items()
     ]
     return markdown_table(["quantity", "value"], lines)
+
+
+def robustness_table(_: Rows) -> str:
+    """The accuracy of the compared networks on transformed images."""
+    compared = load_compared()
+    lines = []
+    for distortion, strengths in STRENGTHS.items():
+        for index, strength in enumerate(strengths):
+            accuracies = [record["robustness"][distortion][index] for record in compared.values()]
+            lines.append([distortion, strength, *(f"{accuracy:.1f}" for accuracy in accuracies)])
+    header = ["distortion", "strength", *(f"{name} (%)" for name in compared)]
+    return markdown_table(header, lines)
 
 
 def recorded_speed_table(_: Rows) -> str:

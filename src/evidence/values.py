@@ -15,6 +15,8 @@ from ..models import count_parameters
 from ..recipes import build_model
 from . import measures, misclassified
 from .behaviour import load_behaviour
+from .misclassified import Errors
+from .robustness import STRENGTHS, load_compared
 from .rows import Row, load_study_records, repeated_runs
 from .tables import (
     Rows,
@@ -49,6 +51,7 @@ OTHER_FACTS = {
     "misclassified/all": "of these, all seeds share",
     "misclassified/vote": "accuracy of a vote of these seeds (%)",
     "errors/p-value": "p-value of a McNemar test, networks of steps 2 and 3 (%)",
+    "original errors/p-value": "p-value of a McNemar test, original and our recipe of step 3 (%)",
     "records": "recorded runs",
 }
 _QUOTED = re.compile(r"<!-- (?P<name>[^<>]+?) -->(?:(?!<!--).)*<!-- -->", re.DOTALL)
@@ -71,7 +74,8 @@ def named_values(rows: Rows) -> dict[str, str]:
         if row.histories:
             values |= {f"{step}/{name}": text for name, text in _step_values(row).items()}
     values |= {f"behaviour/{name}": format_number(n) for name, n in load_behaviour().items()}
-    return values | _facts(rows) | _error_values() | _shared_errors(rows) | _exercise_values()
+    values |= _facts(rows) | _error_values() | _shared_errors(rows) | _exercise_values()
+    return values | _robustness_values()
 
 
 def quote_row(row: Row) -> dict[str, str]:
@@ -177,19 +181,42 @@ def _means_over_folds(folds: Iterable[Row]) -> list[float]:
 
 
 def _error_values() -> dict[str, str]:
-    """How many test images the networks of steps 2 and 3 that the notebooks show misclassify."""
+    """How many test images only one of two networks misclassifies.
+
+    These are the networks of steps 2 and 3 that the notebooks show, and those of the original
+    recipe of step 3 and of ours whose robustness is compared.
+    """
+    values = {}
     runs = [load_runs(store.EVIDENCE, step) for step in ("regularization", "augmentation")]
-    if not all(runs):
-        return {}
-    before, after = (misclassified.read_errors(records[-1]) for records in runs)
+    if all(runs):
+        before, after = (misclassified.read_errors(records[-1]) for records in runs)
+        values = {"errors/step 2": str(len(before)), "errors/step 3": str(len(after))}
+        values |= _compare_errors("errors", before, after)
+    compared = load_compared()
+    names = "the original's step 3", "step 3"
+    if compared.keys() >= set(names):
+        original, ours = (misclassified.read_errors(compared[name]) for name in names)
+        values |= _compare_errors("original errors", original, ours)
+    return values
+
+
+def _compare_errors(prefix: str, before: Errors, after: Errors) -> dict[str, str]:
     fixed, new, p_value = misclassified.mcnemar(before, after)
     return {
-        "errors/step 2": str(len(before)),
-        "errors/step 3": str(len(after)),
-        "errors/fixed": str(fixed),
-        "errors/new": str(new),
-        "errors/p-value": f"{100 * p_value:.1f}",
+        f"{prefix}/fixed": str(fixed),
+        f"{prefix}/new": str(new),
+        f"{prefix}/p-value": f"{100 * p_value:.1f}",
     }
+
+
+def _robustness_values() -> dict[str, str]:
+    """The accuracy in % of each compared network at each strength of a distortion."""
+    values = {}
+    for name, record in load_compared().items():
+        for distortion, accuracies in record["robustness"].items():
+            for strength, accuracy in zip(STRENGTHS[distortion], accuracies, strict=True):
+                values[f"robustness/{name}/{distortion} {strength}"] = f"{accuracy:.1f}"
+    return values
 
 
 def _shared_errors(rows: Rows) -> dict[str, str]:

@@ -1,0 +1,113 @@
+"""Transformed test images are what they say, and what the compared networks reach is recorded."""
+
+from dataclasses import replace
+
+import matplotlib.pyplot as plt
+import pytest
+import torch
+import torch.nn.functional as F
+
+from src import device, store
+from src.evidence import pictures, robustness, tables
+from src.evidence.publish import publish
+from src.experiments import load_model
+
+
+@pytest.fixture(autouse=True)
+def close():
+    yield
+    plt.close("all")
+
+
+def test_a_distortion_goes_in_both_directions_where_it_has_two(mnist):
+    images, labels = (part[:5] for part in mnist[1])
+    shifted, twice = robustness.distort_both_ways(images, labels, "shift (pixels)", 4)
+    moved = [F.pad(images, (n, -n, n, -n)) for n in (4, -4)]
+    torch.testing.assert_close(shifted, torch.cat(moved), atol=1e-4, rtol=0)
+    assert torch.equal(twice, labels.repeat(2))
+    for distortion, strength in (("scale", 1.2), ("rotation (degrees)", 0)):
+        once, _ = robustness.distort_both_ways(images, labels, distortion, strength)
+        assert len(once) == 5
+
+
+def test_the_accuracy_is_the_share_of_right_answers_in_percent(mnist):
+    class Zero(torch.nn.Module):  # sees a zero in every image
+        def forward(self, images):
+            return torch.eye(10)[:1].repeat(len(images), 1).log()
+
+    images, labels = (part[:200] for part in mnist[1])
+    accuracy = robustness.measure_accuracy(Zero(), images, labels)
+    assert accuracy == pytest.approx((labels == 0).sum().item() / 2)
+
+
+def test_distortions_move_the_ink_as_they_say(mnist):
+    images = mnist[1][0][:20]
+    for distortion, strengths in robustness.STRENGTHS.items():
+        none = 1.0 if distortion == "scale" else 0.0
+        assert none in strengths
+        torch.testing.assert_close(
+            robustness.distort(images, distortion, none), images, atol=1e-4, rtol=0
+        )
+    shifted = robustness.distort(images, "shift (pixels)", 2)
+    torch.testing.assert_close(shifted[..., 2:, 2:], images[..., :-2, :-2], atol=1e-4, rtol=0)
+    smaller = robustness.distort(images, "scale", 0.6).mean() / images.mean()
+    assert smaller.item() == pytest.approx(0.36, abs=0.05)
+
+
+def test_augmentation_makes_the_network_robust(mnist):
+    images, labels = (part[:300] for part in mnist[1])
+    models = {step: load_model(step) for step in ("regularization", "augmentation")}
+    step2, step3 = (
+        robustness.measure_robustness(model, images, labels) for model in models.values()
+    )
+    assert step3["scale"][2] > 98  # as they are
+    assert sum(step3["rotation (degrees)"]) / 5 > sum(step2["rotation (degrees)"]) / 5 + 2
+    figure = pictures.robustness(models, images[:20], labels[:20])
+    assert [axes.get_xlabel() for axes in figure.axes] == list(robustness.STRENGTHS)
+
+
+@pytest.fixture
+def compared(monkeypatch, tiny, output, evidence):
+    """Two networks that are trained in a second each, and tested on a few images."""
+    recipes = {"one": tiny, "other": replace(tiny, batch_size=256)}
+    monkeypatch.setattr(robustness, "COMPARED", recipes)
+    load = robustness.load_mnist
+    monkeypatch.setattr(robustness, "load_mnist", lambda device: load(device=device, limit=50))
+
+
+def test_compared_networks_are_trained_once_and_shown_when_they_are_published(compared, cli):
+    assert cli("robustness", "--device", "cpu").out.count("EPOCH: 1") == 2
+    assert robustness.load_compared() == {}  # what is run is the reader's
+    publish()
+    publish()
+    assert len((store.EVIDENCE / "robustness.jsonl").read_text("utf-8").splitlines()) == 2
+    assert cli("robustness", "--device", "cpu").out == ""
+    records = robustness.load_compared()
+    assert list(records) == ["one", "other"]
+    unchanged = [record["robustness"]["shift (pixels)"][0] for record in records.values()]
+    lines = tables.robustness_table({}).splitlines()
+    assert lines[0] == "| distortion | strength | one (%) | other (%) |"
+    assert f"| shift (pixels) | 0 | {unchanged[0]:.1f} | {unchanged[1]:.1f} |" in lines
+    curves = {name: record["robustness"] for name, record in records.items()}
+    drawn = pictures.robustness_curves(curves).axes[1].lines
+    assert [line.get_ydata()[0] for line in drawn] == unchanged
+
+
+def test_compared_networks_of_another_version_are_not_mixed(compared):
+    robustness.run_compared("cpu")
+    (one, other) = store.load_records(store.OUTPUT / robustness.FILE).values()
+    store.append_records(store.EVIDENCE / robustness.FILE, [{**one, "torch": "2.5.0"}, other])
+    assert list(robustness.load_compared()) == ["other"]
+
+
+def test_a_smoke_test_of_the_compared_networks_records_nothing(compared, smoke):
+    robustness.run_compared("cpu")
+    assert not (store.OUTPUT / robustness.FILE).exists()
+
+
+def test_compared_networks_of_uncommitted_code_are_trained_again(compared, monkeypatch, cli):
+    monkeypatch.setattr(device, "COMMIT", "0123456789-dirty")
+    for _ in range(2):
+        assert cli("robustness", "--device", "cpu").out.count("EPOCH: 1") == 2
+    publish()
+    assert robustness.load_compared() == {}
