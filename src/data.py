@@ -81,7 +81,8 @@ def load_mnist(
     "fold 6" five of the six folds of the training images, and the other one. "validation" is
     "fold 6": the first 50,000 training images, and the last 10,000. "test, 50,000 images" has the
     same training images, and the test images. `SPLITS` holds the names. `limit` takes the first
-    images of each only. Raises RuntimeError, in one line, if an archive is missing or damaged.
+    images of each only. Raises ValueError for an unknown split, and RuntimeError, in one line, if
+    an archive is missing or damaged.
     """
     if split not in SPLITS:
         raise ValueError(f"unknown split {split!r}: choose one of {', '.join(SPLITS)}")
@@ -104,11 +105,12 @@ def normalize(images: torch.Tensor) -> torch.Tensor:
 class Loader:
     """Batches of tensors that are already on the device: no workers, no Python code per image.
 
-    `images` are float32 in [0, 1], of shape (N, 1, H, W), and `labels` int64 of shape (N,).
-    Iterating yields `(data, target)` of up to `batch_size` images, augmented if `augment` is given,
-    and normalised or in [0, 1]. With a `generator` (on the CPU), every pass draws a new shuffle and
-    new transforms from it: the same seed gives the same ones on every device. Without one, the
-    order is that of the data set, and transforms come from PyTorch's global generator.
+    `images` are float32 in [0, 1], of shape (N, 1, H, W), square if they are augmented, and
+    `labels` int64 of shape (N,). Iterating yields `(data, target)` of up to `batch_size` images,
+    augmented if `augment` is given, and normalised or in [0, 1]. With a `generator` (on the CPU),
+    every pass draws a new shuffle and new transforms from it: the same seed gives the same ones on
+    every device. Without one, the order is that of the data set, and transforms come from PyTorch's
+    global generator.
     """
 
     images: torch.Tensor

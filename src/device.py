@@ -38,7 +38,7 @@ def pick_device(name: str | None = None) -> torch.device:
     if name is not None:
         try:
             return _compute_on(name)
-        except (RuntimeError, AssertionError, NotImplementedError) as error:
+        except (RuntimeError, AssertionError) as error:
             raise ValueError(
                 f"device {name!r} is not available here: choose 'cuda', 'mps' or 'cpu', or omit it"
             ) from error

@@ -89,10 +89,12 @@ def run(
     with output:
         if reduction:
             print(f"{reduction.name}: {reduction.images:,} images, and nothing is recorded.")
+        if fresh:
+            checkpoint.remove()
         history = [] if fresh else _resume(checkpoint, setup)
         earlier_seconds = sum(epoch["seconds"] for epoch in history)
         try:
-            _train(setup, history, experiment.epochs, checkpoint)
+            _train(setup, history, experiment.epochs, checkpoint, fresh)
             record["errors"] = _find_errors(setup)
         except DivergenceError as error:
             failure = error
@@ -214,16 +216,19 @@ def _resume(checkpoint: store.Checkpoint, setup: Setup) -> list[dict]:
     return history
 
 
-def _train(setup: Setup, history: list[dict], epochs: int, checkpoint: store.Checkpoint) -> None:
+def _train(
+    setup: Setup, history: list[dict], epochs: int, checkpoint: store.Checkpoint, fresh: bool
+) -> None:
     """Train until the history has so many epochs; a checkpoint is saved after each."""
     try:
         for epoch in fit(setup, range(len(history) + 1, epochs + 1)):
             history.append(epoch)
             checkpoint.save(setup.state_dict(), history)
     except KeyboardInterrupt:
+        again = "again without 'fresh'" if fresh else "again"
         raise Interrupted(
             f"Interrupted after {len(history)} of {epochs} epochs. "
-            "Run the same command, or cell, again to resume."
+            f"Run the same command, or cell, {again} to resume."
         ) from None
     print(format_summary(history))
 
@@ -262,8 +267,8 @@ def load_model(step: str = "augmentation", weights: Path | str | None = None) ->
     """The trained model of a step, on the CPU and in evaluation mode.
 
     `weights` is the file of a state dict: by default that of your own run of the step with seed 1,
-    if there is one of its recipe as it is now, else that of the evidence. Raises RuntimeError if it
-    cannot be loaded.
+    if there is one of its recipe as it is now, else that of the evidence. Raises ValueError for an
+    unknown step, RuntimeError if the weights cannot be loaded.
     """
     if step not in STEPS:
         raise ValueError(f"unknown step {step!r}: choose one of {', '.join(STEPS)}")

@@ -15,7 +15,7 @@ from frozendict import deepfreeze
 from torch import nn, optim
 from torch.optim import lr_scheduler
 
-from .data import SPLITS, RandomAffine
+from .data import SPLITS, RandomAffine, affine
 from .errors import OneLineError
 from .models import MODELS
 
@@ -60,8 +60,8 @@ class RecipeError(OneLineError, ValueError):
 class Experiment:
     """A whole recipe.
 
-    With a seed, a run is reproducible bit for bit on one machine with the same code, PyTorch and
-    number of threads.
+    With a seed, a run is reproducible bit for bit on one CPU with the same code, PyTorch and number
+    of threads.
 
     Each `…_args` is passed to the class named before it; `MODELS`, `OPTIMIZERS` and `SCHEDULERS`
     hold the names. Raises RecipeError for an invalid value. Records identify a run by these values,
@@ -134,7 +134,11 @@ def _check_parts(experiment: Experiment) -> None:
     with _as_recipe_error("model_args", experiment.model_args), torch.random.fork_rng(devices=[]):
         build_model(experiment)
     with _as_recipe_error("augmentation", experiment.augmentation):
-        build_augmentation(experiment)
+        augment = build_augmentation(experiment)
+        if augment:
+            generator = torch.Generator()  # not PyTorch's own, which would draw other numbers then
+            matrices = augment.matrices(1, generator=generator)
+            affine(torch.zeros(1, 1, 28, 28), matrices, augment.interpolation)
     weight = nn.Parameter(torch.zeros(1))
     weight.grad = torch.zeros(1)
     with _as_recipe_error("optimizer_args", _optimizer_arguments(experiment)):
@@ -152,7 +156,7 @@ def _as_recipe_error(name: str, value: object) -> Iterator[None]:
     """Turn what PyTorch or torchvision refuses into a RecipeError that names field and value."""
     try:
         yield
-    except (TypeError, ValueError, RuntimeError, ArithmeticError) as error:
+    except (TypeError, ValueError, IndexError, RuntimeError, ArithmeticError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise RecipeError(f"{name}={_format_value(value)}: {reason}") from error
 

@@ -44,7 +44,12 @@ def platform(record: dict) -> str:
 
 def record_key(record: dict) -> str:
     """What identifies a record: its run and its platform."""
-    return f"{run_key(record['recipe'], record['seed'])} on {platform(record)}"
+    return key_on(platform(record), record["recipe"], record["seed"])
+
+
+def key_on(platform: str, recipe: dict, seed: int) -> str:
+    """The key of the record of a run on a platform."""
+    return f"{run_key(recipe, seed)} on {platform}"
 
 
 def load_records(path: Path) -> dict[str, dict]:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from src.data import Loader
-from src.evidence import behaviour, report
+from src.evidence import behaviour, report, robustness
 from src.experiments import load_model
 from src.training import predict
 
@@ -84,6 +84,16 @@ def test_new_weights_are_measured_once(tmp_path, monkeypatch):
         behaviour.update()
         assert behaviour.is_current() and behaviour.load_behaviour() == numbers
     assert len(measured) == 2
+
+
+def test_numbers_are_measured_again_when_the_code_that_measures_has_changed(tmp_path, monkeypatch):
+    assert behaviour.is_current()
+    for module in (behaviour, robustness):
+        changed = tmp_path / "changed.py"
+        changed.write_text("# another interpolation", encoding="utf-8")
+        with monkeypatch.context() as once:
+            once.setattr(module, "__file__", str(changed))
+            assert not behaviour.is_current()
 
 
 def test_report_names_numbers_of_other_weights(tmp_path, monkeypatch):

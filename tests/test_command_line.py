@@ -10,7 +10,7 @@ from src import __main__, experiments
 from src.evidence.report import README
 
 
-@pytest.mark.parametrize("command", ["train", "study", "bench", "predict", "report"])
+@pytest.mark.parametrize("command", ["train", "study", "robustness", "bench", "predict", "report"])
 def test_every_command_has_a_help(command, cli):
     assert re.search(rf"^ +{command} ", cli("--help").out, re.MULTILINE)
     done = cli(command, "--help")

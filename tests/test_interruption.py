@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from src import device, store
+from src import device, store, training
 from src.experiments import AUGMENTATION, BASIC, run
 from src.models import MODELS
 
@@ -76,25 +76,29 @@ def test_ctrl_c_and_a_closed_terminal_end_in_one_line(name, tmp_path):
     assert line.startswith("python -m src: Interrupted after ") and line.endswith("to resume.")
 
 
-@pytest.fixture
-def interrupted(output, monkeypatch):
-    """Interrupts a run of BASIC for three short epochs after the first; returns its checkpoint."""
-    monkeypatch.setenv("MNIST_REDUCED", "3")
-    from src import training
-
-    test = training.test
+def interrupt_epoch(number, monkeypatch, **options):
+    """Run BASIC, and press Ctrl-C when the network is tested after this epoch."""
+    test, calls = training.test, []
 
     def press_ctrl_c(*args, **options):
-        if list((output / ".checkpoints").glob("*.pt")):
+        calls.append(args)
+        if len(calls) == number:
             raise KeyboardInterrupt
         return test(*args, **options)
 
     with monkeypatch.context() as once:
         once.setattr(training, "test", press_ctrl_c)
-        with pytest.raises(
-            KeyboardInterrupt, match="Interrupted after 1 of 3 epochs. Run the same command"
-        ):
-            run(BASIC, progress=False)
+        run(BASIC, progress=False, **options)
+
+
+@pytest.fixture
+def interrupted(output, monkeypatch):
+    """Interrupts a run of BASIC for three short epochs after the first; returns its checkpoint."""
+    monkeypatch.setenv("MNIST_REDUCED", "3")
+    with pytest.raises(
+        KeyboardInterrupt, match="Interrupted after 1 of 3 epochs. Run the same command"
+    ):
+        interrupt_epoch(2, monkeypatch)
     (checkpoint,) = (output / ".checkpoints").glob("*.pt")
     return checkpoint
 
@@ -113,6 +117,16 @@ def test_a_fresh_run_does_not_resume_even_if_the_checkpoint_cannot_be_deleted(
     monkeypatch.setattr(store.Checkpoint, "remove", lambda self: None)
     run(BASIC, fresh=True)
     assert "Resuming" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("epoch, resumed", [(1, False), (3, True)])
+def test_an_interrupted_fresh_run_is_not_the_earlier_one(
+    epoch, resumed, interrupted, monkeypatch, capsys
+):
+    with pytest.raises(KeyboardInterrupt, match="again without 'fresh' to resume"):
+        interrupt_epoch(epoch, monkeypatch, fresh=True)
+    run(BASIC)
+    assert ("after epoch 2" in capsys.readouterr().out) == resumed
 
 
 def test_a_fresh_run_and_one_of_another_recipe_or_seed_do_not_resume_it(interrupted, capsys):

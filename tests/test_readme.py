@@ -99,11 +99,12 @@ def test_check_names_everything_that_was_altered(copy):
     assert [fault.split(" does not")[0] for fault in report.check()] == expected
 
 
-def test_a_smoke_test_is_not_published(copy, smoke):
+def test_a_smoke_test_is_not_published(copy, smoke, capsys):
     path = copy / "README.md"
     path.write_text("altered", encoding="utf-8")
     report.write()
     assert path.read_text(encoding="utf-8") == "altered"
+    assert "MNIST_REDUCED is set" in capsys.readouterr().err
 
 
 def test_writing_numbers_keeps_the_format_of_a_notebook(copy):

@@ -52,6 +52,8 @@ def test_every_optimizer_that_is_offered_trains(optimizer, smoke, output):
         ("augmentation", {"scale": (-1, 1)}, "scale values should be positive"),
         ("augmentation", {"scale": (1.1, 0.9)}, "scale must be (low, high) with 0 < low <= high"),
         ("augmentation", {"interpolation": "linear"}, "'linear' is not a valid Interpolation"),
+        ("augmentation", {"interpolation": "lanczos"}, "{'interpolation': 'lanczos'}: "),
+        ("augmentation", {"degrees": float("nan")}, "{'degrees': nan}: "),
         ("epochs", 0, "epochs=0: must be a positive integer"),
         ("batch_size", "128", "batch_size='128': must be a positive integer"),
         ("normalized", "no", "normalized='no': must be True or False"),
@@ -72,6 +74,7 @@ def test_a_wrong_recipe_is_refused_in_one_line(field, value, message):
     "recipe, changes, message",
     [
         (AUGMENTATION, {"model_args": {"width": -1}}, "model_args={'width': -1}: "),
+        (BASIC, {"optimizer_args": {"betas": [0.9]}}, "'betas': (0.9,)}: "),
         (BASIC, {"scheduler": "StepLR", "scheduler_args": {"step_size": 0}}, "{'step_size': 0}: "),
     ],
 )
@@ -96,7 +99,7 @@ def test_a_recipe_draws_no_random_numbers():
     torch.manual_seed(1)
     expected = torch.rand(3)
     torch.manual_seed(1)
-    replace(BASIC, model="RegularizedNet")
+    replace(BASIC, model="RegularizedNet", augmentation=AUGMENTATION.augmentation)
     assert torch.equal(torch.rand(3), expected)
 
 

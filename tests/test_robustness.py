@@ -60,8 +60,9 @@ def test_augmentation_makes_the_network_robust(mnist):
     step2, step3 = (
         robustness.measure_robustness(model, images, labels) for model in models.values()
     )
-    assert step3["scale"][2] > 98  # as they are
-    assert sum(step3["rotation (degrees)"]) / 5 > sum(step2["rotation (degrees)"]) / 5 + 2
+    assert step3["scale"][2][0] == 1 and step3["scale"][2][1] > 98  # as they are
+    turned2, turned3 = (dict(curves["rotation (degrees)"]) for curves in (step2, step3))
+    assert sum(turned3.values()) / 5 > sum(turned2.values()) / 5 + 2
     figure = pictures.robustness(models, images[:20], labels[:20])
     assert [axes.get_xlabel() for axes in figure.axes] == list(robustness.STRENGTHS)
 
@@ -84,12 +85,12 @@ def test_compared_networks_are_trained_once_and_shown_when_they_are_published(co
     assert cli("robustness", "--device", "cpu").out == ""
     records = robustness.load_compared()
     assert list(records) == ["one", "other"]
-    unchanged = [record["robustness"]["shift (pixels)"][0] for record in records.values()]
+    shifted = [record["robustness"]["shift (pixels)"] for record in records.values()]
+    unchanged = [dict(points)[0] for points in shifted]
     lines = tables.robustness_table({}).splitlines()
     assert lines[0] == "| distortion | strength | one (%) | other (%) |"
     assert f"| shift (pixels) | 0 | {unchanged[0]:.1f} | {unchanged[1]:.1f} |" in lines
-    curves = {name: record["robustness"] for name, record in records.items()}
-    drawn = pictures.robustness_curves(curves).axes[1].lines
+    drawn = pictures.robustness_curves(robustness.load_curves()).axes[1].lines
     assert [line.get_ydata()[0] for line in drawn] == unchanged
 
 
@@ -105,9 +106,17 @@ def test_a_smoke_test_of_the_compared_networks_records_nothing(compared, smoke):
     assert not (store.OUTPUT / robustness.FILE).exists()
 
 
-def test_compared_networks_of_uncommitted_code_are_trained_again(compared, monkeypatch, cli):
-    monkeypatch.setattr(device, "COMMIT", "0123456789-dirty")
-    for _ in range(2):
-        assert cli("robustness", "--device", "cpu").out.count("EPOCH: 1") == 2
+def test_compared_networks_of_uncommitted_code_are_trained_again_at_the_next_commit(
+    compared, monkeypatch, cli
+):
+    for commit, trained in (("0-dirty", 2), ("0-dirty", 0), ("1", 2), ("2", 0)):
+        monkeypatch.setattr(device, "COMMIT", commit)
+        assert cli("robustness", "--device", "cpu").out.count("EPOCH: 1") == trained
     publish()
-    assert robustness.load_compared() == {}
+    assert len(robustness.load_compared()) == 2
+
+
+def test_more_networks_than_can_be_told_apart_are_refused(compared):
+    curves = {str(number): {} for number in range(5)}
+    with pytest.raises(ValueError, match="there are styles for 4 networks, not for 5"):
+        pictures.robustness_curves(curves)

@@ -1,7 +1,8 @@
 """What the network of step 3 does beyond the test images as they are.
 
 The numbers are of the weights in this repository, on this repository's test images. `report`
-measures them again when the weights or this file have changed; `behaviour.json` keeps them.
+measures them again when the weights or the code that measures have changed; `behaviour.json` keeps
+them.
 """
 
 import copy
@@ -17,6 +18,7 @@ from ..data import Loader, load_mnist
 from ..device import environment
 from ..experiments import load_model
 from ..training import predict
+from . import robustness
 from .robustness import distort_both_ways, measure_accuracy
 
 WEIGHTS = store.EVIDENCE / "augmentation.pt"
@@ -113,7 +115,7 @@ def load_behaviour() -> dict[str, float]:
 
 
 def is_current() -> bool:
-    """Whether the recorded numbers are of the weights, and of this file, as they are."""
+    """Whether the recorded numbers are of the weights and the code as they are."""
     return _load().get("sources") == _hash_sources()
 
 
@@ -131,5 +133,6 @@ def _load() -> dict:
 
 
 def _hash_sources() -> str:
-    code = Path(__file__).read_text(encoding="utf-8")  # the same with Windows' line ends
+    measuring = Path(__file__), Path(robustness.__file__)
+    code = "".join(path.read_text(encoding="utf-8") for path in measuring)  # as on Windows
     return hashlib.sha256(WEIGHTS.read_bytes() + code.encode()).hexdigest()[:16]

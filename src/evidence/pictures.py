@@ -16,7 +16,7 @@ from ..data import SPLITS, TEST, load_mnist
 from ..experiments import STEPS, TARGET
 from ..plots import BLUE, GREY, RED, digits, mark_target
 from .misclassified import read_errors, shared_by_all
-from .robustness import STRENGTHS, Accuracies, measure_robustness
+from .robustness import STRENGTHS, Curves, measure_robustness
 from .rows import Row
 from .studies import STUDIES
 from .tables import Rows, format_number
@@ -243,14 +243,17 @@ def robustness(
     )
 
 
-def robustness_curves(curves: Mapping[str, Accuracies]) -> Figure:
+def robustness_curves(curves: Mapping[str, Curves]) -> Figure:
     """Accuracy in % over the strength of each distortion, of up to four named networks."""
     figure, row = plt.subplots(1, len(STRENGTHS), figsize=(9.6, 3), sharey=True)
     styles = ((BLUE, "-"), (RED, "-"), (RED, "--"), (GREY, ":"))
-    for axes, (distortion, strengths) in zip(row, STRENGTHS.items(), strict=True):
-        for (name, accuracies), (colour, line) in zip(curves.items(), styles):
+    if len(curves) > len(styles):
+        raise ValueError(f"there are styles for {len(styles)} networks, not for {len(curves)}")
+    for axes, distortion in zip(row, STRENGTHS, strict=True):
+        for (name, by_distortion), (colour, line) in zip(curves.items(), styles):
+            strengths, accuracies = zip(*by_distortion[distortion])
             style = {"ls": line, "marker": "o", "ms": 4, "color": colour}
-            axes.plot(strengths, accuracies[distortion], label=name, **style)
+            axes.plot(strengths, accuracies, label=name, **style)
         axes.set(xlabel=distortion)
     row[0].set_ylabel("accuracy (%)")
     if curves:

@@ -82,8 +82,9 @@ def _publish_benchmark() -> None:
 
 
 def _say_refused(runs: str, record: dict) -> None:
-    reason = "outside a git clone" if record.get("commit") is None else "with uncommitted code"
-    advice = "commit src, and run the same command again"
+    reason, advice = "with uncommitted code", "commit src, and make it again"
+    if record.get("commit") is None:
+        reason, advice = "outside a git clone", "make it again in a clone"
     print(f"not published: {runs}, made {reason}: {advice}", file=sys.stderr)
 
 

@@ -8,6 +8,7 @@ new one needs its section, with markers and picture, in `results/README.md` or, 
 import hashlib
 import json
 import re
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -138,6 +139,7 @@ def write() -> None:
     New weights of step 3 are measured, which takes half a minute: see `behaviour`.
     """
     if find_reduction():
+        print("MNIST_REDUCED is set: nothing is published or written", file=sys.stderr)
         return
     publish()
     behaviour.update()

@@ -14,10 +14,9 @@ from .. import store
 from ..data import Loader, affine, affine_matrices, load_mnist
 from ..device import environment, pick_device
 from ..experiments import AUGMENTATION, REGULARIZATION, find_reduction, run
-from ..recipes import Experiment
 from ..training import predict
 from .original import ORIGINAL
-from .rows import is_committed
+from .rows import load_valid_keys
 
 # Each distortion by its unit: the strengths that are measured. All but the scale are applied in
 # both directions.
@@ -27,7 +26,14 @@ STRENGTHS: dict[str, tuple[float, ...]] = {
     "scale": (0.6, 0.8, 1.0, 1.2, 1.4),
     "shear (degrees)": (0, 10, 20, 30),
 }
-Accuracies = Mapping[str, list[float]]  # in %, at each of the strengths of a distortion
+Curves = Mapping[str, list[tuple[float, float]]]  # strength and accuracy in %, by distortion
+
+_ARGUMENTS = {  # of affine_matrices
+    "rotation (degrees)": "angle",
+    "shift (pixels)": "translate",
+    "scale": "scale",
+    "shear (degrees)": "shear",
+}
 
 # What the evidence compares, each trained with seed 1.
 COMPARED = {
@@ -48,14 +54,8 @@ def distort(images: torch.Tensor, distortion: str, strength: float) -> torch.Ten
     zero, full = torch.zeros(count), torch.full((count,), float(strength))
     arguments = {"angle": zero, "translate": torch.zeros(count, 2)}
     arguments |= {"scale": torch.ones(count), "shear": zero}
-    if distortion == "rotation (degrees)":
-        arguments["angle"] = full
-    elif distortion == "shift (pixels)":
-        arguments["translate"] = torch.stack([full, full], dim=1)
-    elif distortion == "scale":
-        arguments["scale"] = full
-    else:
-        arguments["shear"] = full
+    name = _ARGUMENTS[distortion]
+    arguments[name] = torch.stack([full, full], dim=1) if name == "translate" else full
     matrices = affine_matrices(**arguments).to(images.device)
     return affine(images, matrices, "bilinear")
 
@@ -77,33 +77,31 @@ def measure_accuracy(model: nn.Module, images: torch.Tensor, labels: torch.Tenso
 
 def measure_robustness(
     model: nn.Module, images: torch.Tensor, labels: torch.Tensor
-) -> dict[str, list[float]]:
-    """The accuracy in % at each of the `STRENGTHS` of every distortion.
+) -> dict[str, list[tuple[float, float]]]:
+    """Each of the `STRENGTHS` of every distortion, and the accuracy in %.
 
     The model expects normalised images; `images` are in [0, 1], of shape (N, 1, 28, 28).
     """
-    accuracies = {distortion: [] for distortion in STRENGTHS}
+    curves = {distortion: [] for distortion in STRENGTHS}
     for distortion, strengths in STRENGTHS.items():
         for strength in strengths:
             distorted = distort_both_ways(images, labels, distortion, strength)
-            accuracies[distortion].append(measure_accuracy(model, *distorted))
-    return accuracies
+            curves[distortion].append((strength, measure_accuracy(model, *distorted)))
+    return curves
 
 
 def run_compared(device: str | None = None) -> None:
     """Train what is not recorded of `COMPARED`, and record each run with its `robustness`.
 
-    With MNIST_REDUCED, nothing is recorded. Runs of uncommitted code, and those on another kind of
-    device or with another version of PyTorch, do not count as recorded.
+    With MNIST_REDUCED, nothing is recorded. A network whose measurement is interrupted is trained
+    again.
     """
     torch_device = pick_device(device)
     here = store.platform(environment(torch_device))
-    own = store.load_records(store.OUTPUT / FILE)
-    recorded = {key for key, record in own.items() if is_committed(record)}
-    recorded |= store.load_records(store.EVIDENCE / FILE).keys()
+    recorded = load_valid_keys(FILE) | store.load_records(store.EVIDENCE / FILE).keys()
     _, (images, labels) = load_mnist(device=torch_device)
     for name, experiment in COMPARED.items():
-        if _key(experiment, here) in recorded:
+        if store.key_on(here, asdict(experiment), 1) in recorded:
             continue
         print(f"{name}:")
         model, record = run(experiment, device=device, file=None)
@@ -118,10 +116,11 @@ def load_compared() -> dict[str, dict]:
     if not records:
         return {}
     *_, newest = records.values()
-    keys = {name: _key(recipe, store.platform(newest)) for name, recipe in COMPARED.items()}
+    here = store.platform(newest)
+    keys = {name: store.key_on(here, asdict(recipe), 1) for name, recipe in COMPARED.items()}
     return {name: records[key] for name, key in keys.items() if key in records}
 
 
-def _key(experiment: Experiment, platform: str) -> str:
-    """The key of the record of a recipe with seed 1."""
-    return f"{store.run_key(asdict(experiment), 1)} on {platform}"
+def load_curves() -> dict[str, Curves]:
+    """What is recorded of the networks of `COMPARED`, by name."""
+    return {name: record["robustness"] for name, record in load_compared().items()}

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 
-from .. import store
+from .. import device, store
 from ..experiments import load_runs
 from ..recipes import Experiment
 from . import measures
@@ -107,6 +107,19 @@ def load_study_records() -> dict[str, dict]:
     return earlier | store.load_records(store.EVIDENCE / "study.jsonl")
 
 
+def load_valid_keys(file: str) -> set[str]:
+    """The keys of your own records in a file that need not be made again.
+
+    These are runs of committed code, which can be published, and of the code as it is now.
+    """
+    own = store.load_records(store.OUTPUT / file)
+    return {
+        key
+        for key, record in own.items()
+        if is_committed(record) or record.get("commit") == device.COMMIT
+    }
+
+
 def is_committed(record: Mapping) -> bool:
     """Whether the code that made a record was committed; only then it becomes evidence."""
     commit = record.get("commit")  # None outside a clone; the first records do not have it
@@ -117,7 +130,7 @@ def _find(
     records: dict[str, dict], experiment: Experiment, seeds: int, platform: str
 ) -> list[dict]:
     recipe = asdict(experiment)
-    keys = [f"{store.run_key(recipe, seed)} on {platform}" for seed in range(1, seeds + 1)]
+    keys = [store.key_on(platform, recipe, seed) for seed in range(1, seeds + 1)]
     return [records[key] for key in keys if key in records]
 
 

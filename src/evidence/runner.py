@@ -18,7 +18,7 @@ from ..device import environment, one_thread, pick_device
 from ..experiments import find_reduction, run
 from ..recipes import Experiment
 from ..training import DivergenceError
-from .rows import is_committed, load_study_records
+from .rows import load_study_records, load_valid_keys
 from .studies import STUDIES
 
 if TYPE_CHECKING:
@@ -34,18 +34,12 @@ def missing(
     count: a study is shown from one. Nor do runs of uncommitted code that were made at another
     commit: they are never published.
     """
-    machine = environment(device)
-    here = store.platform(machine)
-    own = store.load_records(store.OUTPUT / "study.jsonl")
-    current = machine["commit"]
-    recorded = {
-        key for key, run in own.items() if is_committed(run) or run.get("commit") == current
-    }
-    recorded |= load_study_records().keys()
+    here = store.platform(environment(device))
+    recorded = load_valid_keys("study.jsonl") | load_study_records().keys()
     found = {}
     for name in names:
         for experiment, seed in STUDIES[name].runs(seeds):
-            key = f"{store.run_key(asdict(experiment), seed)} on {here}"
+            key = store.key_on(here, asdict(experiment), seed)
             if key not in recorded:
                 found.setdefault(key, (experiment, seed))
     return list(found.values())
@@ -84,7 +78,8 @@ def run_studies(
         records = Parallel(return_as="generator_unordered")(tasks)
         for record in tqdm(records, total=len(runs), unit="run", smoothing=0):
             # A worker on another machine has recorded its run there.
-            if not find_reduction() and store.record_key(record) not in store.load_records(path):
+            stored = store.load_records(path).get(store.record_key(record), {})
+            if not find_reduction() and stored.get("finished") != record["finished"]:
                 store.append_records(path, [record])
 
 
@@ -117,8 +112,9 @@ def _check_workers(client: "distributed.Client") -> None:
     threads = client.nthreads().values()
     if any(count > 1 for count in threads):  # PyTorch's generator is shared
         raise RuntimeError("each run needs its own process: dask worker --nthreads 1")
-    if len(threads) == 1:
-        raise RuntimeError("the cluster has one worker: with fewer than two, joblib runs locally")
+    if len(threads) < 2:
+        fault = f"the cluster has {len(threads)} worker(s)"
+        raise RuntimeError(f"{fault}: with fewer than two, joblib runs locally")
     if any(client.run(find_reduction).values()):
         raise RuntimeError("a worker has MNIST_REDUCED set: unset it, or its runs are shortened")
     here = _torch_version()

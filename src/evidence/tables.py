@@ -24,7 +24,7 @@ from ..training import format_progress, format_test
 from . import benchmark, measures
 from .behaviour import QUANTITIES, load_behaviour
 from .measures import Estimate
-from .robustness import STRENGTHS, load_compared
+from .robustness import load_curves
 from .rows import Row
 from .studies import SHOWN, STUDIES
 
@@ -264,14 +264,14 @@ def behaviour_table(_: Rows) -> str:
 
 def robustness_table(_: Rows) -> str:
     """The accuracy of the compared networks on transformed images."""
-    compared = load_compared()
-    lines = []
-    for distortion, strengths in STRENGTHS.items():
-        for index, strength in enumerate(strengths):
-            accuracies = [record["robustness"][distortion][index] for record in compared.values()]
-            lines.append([distortion, strength, *(f"{accuracy:.1f}" for accuracy in accuracies)])
-    header = ["distortion", "strength", *(f"{name} (%)" for name in compared)]
-    return markdown_table(header, lines)
+    curves = load_curves()
+    cells = {}  # the accuracies by distortion and strength
+    for by_distortion in curves.values():
+        for distortion, points in by_distortion.items():
+            for strength, accuracy in points:
+                cells.setdefault((distortion, strength), []).append(f"{accuracy:.1f}")
+    header = ["distortion", "strength", *(f"{name} (%)" for name in curves)]
+    return markdown_table(header, [[*key, *accuracies] for key, accuracies in cells.items()])
 
 
 def recorded_speed_table(_: Rows) -> str:

@@ -16,7 +16,7 @@ from ..recipes import build_model
 from . import measures, misclassified
 from .behaviour import load_behaviour
 from .misclassified import Errors
-from .robustness import STRENGTHS, load_compared
+from .robustness import load_compared, load_curves
 from .rows import Row, load_study_records, repeated_runs
 from .tables import (
     Rows,
@@ -212,10 +212,10 @@ def _compare_errors(prefix: str, before: Errors, after: Errors) -> dict[str, str
 def _robustness_values() -> dict[str, str]:
     """The accuracy in % of each compared network at each strength of a distortion."""
     values = {}
-    for name, record in load_compared().items():
-        for distortion, accuracies in record["robustness"].items():
-            for strength, accuracy in zip(STRENGTHS[distortion], accuracies, strict=True):
-                values[f"robustness/{name}/{distortion} {strength}"] = f"{accuracy:.1f}"
+    for name, by_distortion in load_curves().items():
+        for distortion, points in by_distortion.items():
+            for strength, accuracy in points:
+                values[f"robustness/{name}/{distortion} {strength:g}"] = f"{accuracy:.1f}"
     return values
 
 

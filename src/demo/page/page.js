@@ -657,7 +657,7 @@ async function readPicture(image) {
   for (let top = 0; top < height; top += step) {
     const rows = strip.height = Math.min(step, height - top), context = strip.getContext("2d", {willReadFrequently: true});
     context.drawImage(image, 0, -top, width, height);
-    strips.push(readColours(context.getImageData(0, 0, width, rows).data, width, rows, factor));
+    strips.push(reduceImage(context.getImageData(0, 0, width, rows).data, width, rows, factor));
     await new Promise(resolve => setTimeout(resolve));
   }
   const channels = [0, 1, 2, 3].map(k => Float32Array.from(strips.flatMap(strip => [...strip[k]])));

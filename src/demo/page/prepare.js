@@ -26,9 +26,9 @@ function normalizeInk(ink, width, height, doubts = []) {
   return {...normalizeSize(wide, ...size), widened: size[0] > box.width, box, doubts};
 }
 
-// Red, green and blue from 0 to 1, from `data` with red, green, blue and alpha from 0 to 255: each the mean of factor x factor
-// pixels. Returns three arrays of columns x rows values.
-function readColours(data, width, height, factor) {
+// Red, green, blue and alpha from 0 to 1, the colours multiplied by alpha, from `data` with all four from 0 to 255: each the mean of
+// factor x factor pixels. Returns four arrays of columns x rows values.
+function reduceImage(data, width, height, factor) {
   const columns = Math.ceil(width / factor), rows = Math.ceil(height / factor);
   const [red, green, blue, alpha, count] = Array.from({length: 5}, () => new Float32Array(columns * rows));
   for (let y = 0; y < height; y++)
@@ -67,7 +67,7 @@ function findInk(grey, width, height) {
   const x = Math.floor(width / 8), y = Math.floor(height / 8);
   let strongest = percentile(crop(ink, width, {left: x, top: y, width: width - 2 * x, height: height - 2 * y}), 99.9);
   if (strongest < MIN_CONTRAST) strongest = percentile(ink, 99.9);
-  const noise = percentile(ink, 50);  // of the paper, whose closing is its lightest
+  const noise = percentile(ink, 50);  // of the paper: the closing finds its lightest grey
   const nothing = [new Float32Array(ink.length), []];
   if (strongest < MIN_CONTRAST || large && noise > strongest / 3 && noise < 2 * strongest / 3) return nothing;
   const lowest = Math.max(PART * strongest, Math.min(3 * noise, 0.4 * strongest));
@@ -127,8 +127,9 @@ function removeRules(ink, width, height, lowest) {
   return ink.map((value, k) => labels[k] && rules[labels[k] - 1] ? opened[k] : value);
 }
 
-// The parts of the mask that make up the digit, and the reasons for doubt. That is the part which extends furthest, and all that have
-// a twentieth of its ink. What touches the border counts a fifth: a shadow or a neighbour gives way to a digit.
+// The parts of the mask that make up the digit, and the reasons for doubt. That is the part which extends furthest; the extent of one
+// that touches the border counts a fifth, and of one that lies along it a fiftieth: a shadow or a neighbour gives way to a digit.
+// Others with a twentieth of its ink are added, unless they touch the border.
 function chooseParts(mask, ink, width, height) {
   const reach = Math.max(width, height) > SMALL ? 3 : 1;  // closes the gaps of a broken stroke
   const labels = label(maximumFilter(mask, width, height, reach), width, height).map((value, k) => value * mask[k]);
