@@ -111,8 +111,10 @@ def test_a_run_with_uncommitted_code_is_not_published(tiny, output, evidence, mo
         monkeypatch.setattr(device, "COMMIT", commit)
         run(tiny, progress=False)
         publish()
-        reason = "outside a git clone" if commit is None else "with uncommitted code"
-        assert f"not published: basic, seed 1, made {reason}: " in capsys.readouterr().err
+        fault = "with uncommitted code: commit src, and make it again"
+        if commit is None:
+            fault = "outside a git clone: make it again in a clone"
+        assert f"not published: basic, seed 1, made {fault}\n" in capsys.readouterr().err
     assert not any(evidence.iterdir())
 
 

@@ -119,14 +119,15 @@ def test_a_fresh_run_does_not_resume_even_if_the_checkpoint_cannot_be_deleted(
     assert "Resuming" not in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("epoch, resumed", [(1, False), (3, True)])
+@pytest.mark.parametrize("epoch, resumed", [(1, []), (3, ["2"])])
 def test_an_interrupted_fresh_run_is_not_the_earlier_one(
     epoch, resumed, interrupted, monkeypatch, capsys
 ):
     with pytest.raises(KeyboardInterrupt, match="again without 'fresh' to resume"):
         interrupt_epoch(epoch, monkeypatch, fresh=True)
     run(BASIC)
-    assert ("after epoch 2" in capsys.readouterr().out) == resumed
+    printed = capsys.readouterr().out
+    assert re.findall(r"Resuming an interrupted run after epoch (\d)", printed) == resumed
 
 
 def test_a_fresh_run_and_one_of_another_recipe_or_seed_do_not_resume_it(interrupted, capsys):

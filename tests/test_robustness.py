@@ -63,8 +63,6 @@ def test_augmentation_makes_the_network_robust(mnist):
     assert step3["scale"][2][0] == 1 and step3["scale"][2][1] > 98  # as they are
     turned2, turned3 = (dict(curves["rotation (degrees)"]) for curves in (step2, step3))
     assert sum(turned3.values()) / 5 > sum(turned2.values()) / 5 + 2
-    figure = pictures.robustness(models, images[:20], labels[:20])
-    assert [axes.get_xlabel() for axes in figure.axes] == list(robustness.STRENGTHS)
 
 
 @pytest.fixture
@@ -90,8 +88,9 @@ def test_compared_networks_are_trained_once_and_shown_when_they_are_published(co
     lines = tables.robustness_table({}).splitlines()
     assert lines[0] == "| distortion | strength | one (%) | other (%) |"
     assert f"| shift (pixels) | 0 | {unchanged[0]:.1f} | {unchanged[1]:.1f} |" in lines
-    drawn = pictures.robustness_curves(robustness.load_curves()).axes[1].lines
-    assert [line.get_ydata()[0] for line in drawn] == unchanged
+    panels = pictures.robustness(robustness.load_curves()).axes
+    assert [axes.get_xlabel() for axes in panels] == list(robustness.STRENGTHS)
+    assert [line.get_ydata()[0] for line in panels[1].lines] == unchanged
 
 
 def test_compared_networks_of_another_version_are_not_mixed(compared):
@@ -119,4 +118,4 @@ def test_compared_networks_of_uncommitted_code_are_trained_again_at_the_next_com
 def test_more_networks_than_can_be_told_apart_are_refused(compared):
     curves = {str(number): {} for number in range(5)}
     with pytest.raises(ValueError, match="there are styles for 4 networks, not for 5"):
-        pictures.robustness_curves(curves)
+        pictures.robustness(curves)

@@ -10,6 +10,7 @@ import torch
 
 from src import device, store
 from src.data import SPLITS
+from src.evidence import runner
 from src.evidence.publish import publish
 from src.evidence.rows import load_rows, study_rows
 from src.evidence.runner import missing, run_studies
@@ -123,6 +124,19 @@ def test_runs_of_uncommitted_code_that_has_changed_are_made_again(
     assert "not published: 1 of 2 runs of the studies, made with" in capsys.readouterr().err
     (record,) = load_records(evidence / "study.jsonl").values()
     assert record["seed"] == 1 and record["commit"] == "9876543210"
+
+
+def test_the_run_of_another_machine_counts_beside_an_older_one_of_uncommitted_code(
+    tiny, study, monkeypatch
+):
+    study("one", {"a": tiny}, seeds=1)
+    record = run(tiny, 1, "cpu", progress=False, file=None)[1]
+    older = {"commit": "9876543210-dirty", "finished": "2026-01-01T00:00:00+00:00"}
+    store.append_records(store.OUTPUT / "study.jsonl", [record | older])
+    assert len(missing(["one"], HERE)) == 1
+    monkeypatch.setattr(runner, "_run", lambda *_: record)  # it is recorded where it was made
+    run_studies(["one"], jobs=1, device="cpu")
+    assert missing(["one"], HERE) == []
 
 
 def test_variations_change_what_they_name():

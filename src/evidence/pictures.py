@@ -10,13 +10,12 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
-from torch import nn
 
 from ..data import SPLITS, TEST, load_mnist
 from ..experiments import STEPS, TARGET
 from ..plots import BLUE, GREY, RED, digits, mark_target
 from .misclassified import read_errors, shared_by_all
-from .robustness import STRENGTHS, Curves, measure_robustness
+from .robustness import STRENGTHS, Curves
 from .rows import Row
 from .studies import STUDIES
 from .tables import Rows, format_number
@@ -230,20 +229,7 @@ def _write_numbers(axes: Axes, points: Sequence[tuple[float, float]]) -> None:
             numbered.append(number)
 
 
-def robustness(
-    models: Mapping[str, nn.Module], images: torch.Tensor, labels: torch.Tensor
-) -> Figure:
-    """Accuracy in % of up to four models over the strength of each distortion of the images.
-
-    `images` are in [0, 1], of shape (N, 1, 28, 28), and `labels` int64 of shape (N,), both on the
-    device of the models, which expect normalised images.
-    """
-    return robustness_curves(
-        {name: measure_robustness(model, images, labels) for name, model in models.items()}
-    )
-
-
-def robustness_curves(curves: Mapping[str, Curves]) -> Figure:
+def robustness(curves: Mapping[str, Curves]) -> Figure:
     """Accuracy in % over the strength of each distortion, of up to four named networks."""
     figure, row = plt.subplots(1, len(STRENGTHS), figsize=(9.6, 3), sharey=True)
     styles = ((BLUE, "-"), (RED, "-"), (RED, "--"), (GREY, ":"))
@@ -254,7 +240,7 @@ def robustness_curves(curves: Mapping[str, Curves]) -> Figure:
             strengths, accuracies = zip(*by_distortion[distortion])
             style = {"ls": line, "marker": "o", "ms": 4, "color": colour}
             axes.plot(strengths, accuracies, label=name, **style)
-        axes.set(xlabel=distortion)
+        axes.set(xlabel=distortion, xticks=STRENGTHS[distortion])
     row[0].set_ylabel("accuracy (%)")
     if curves:
         figure.legend(*row[0].get_legend_handles_labels(), loc="outside upper center", ncols=4)

@@ -22,7 +22,7 @@ from PIL import Image
 from .. import plots, store
 from ..demo import build_page
 from ..experiments import STEPS, find_reduction
-from . import behaviour, pictures, tables
+from . import behaviour, pictures, robustness, tables
 from .publish import publish
 from .rows import load_rows, repeated_runs, seed1_record
 from .studies import EXPLANATIONS, REPORTS, SELECTION, SHOWN
@@ -66,7 +66,7 @@ TABLES: dict[Path, dict[str, Callable[[Rows], str]]] = {
     },
     RESULTS / "selection.md": {**_study_tables(SELECTION), "resolution": tables.resolution_table},
     RESULTS / "published.md": {"claims": tables.claims_table},
-    RESULTS / "numbers.md": {"facts": facts_table},
+    RESULTS / "numbers.md": {"facts": facts_table, "robustness": tables.robustness_table},
 }
 
 
@@ -103,6 +103,10 @@ PICTURES: dict[str, Picture] = {
     "epochs": Picture(pictures.epochs, lambda rows: _study_records(rows, "epochs")),
     "shared_errors": Picture(
         draw=lambda rows: pictures.shared_errors(repeated_runs(rows)), records=repeated_runs
+    ),
+    "robustness": Picture(
+        draw=lambda _: pictures.robustness(robustness.load_curves()),
+        records=lambda _: robustness.load_curves(),
     ),
     "parameters": Picture(
         draw=lambda rows: pictures.parameters(rows, tables.load_claims()),
