@@ -12,7 +12,7 @@ from src.evidence.report import README
 
 @pytest.mark.parametrize("command", ["train", "study", "robustness", "bench", "predict", "report"])
 def test_every_command_has_a_help(command, cli):
-    assert re.search(rf"^ +{command} ", cli("--help").out, re.MULTILINE)
+    assert re.search(rf"^ +{command}\b", cli("--help").out, re.MULTILINE)
     done = cli(command, "--help")
     assert done.status == 0 and f"python -m src {command}" in done.out
 

@@ -231,19 +231,21 @@ def _write_numbers(axes: Axes, points: Sequence[tuple[float, float]]) -> None:
 
 def robustness(curves: Mapping[str, Curves]) -> Figure:
     """Accuracy in % over the strength of each distortion, of up to four named networks."""
-    figure, row = plt.subplots(1, len(STRENGTHS), figsize=(9.6, 3), sharey=True)
+    figure, row = plt.subplots(1, len(STRENGTHS), figsize=(8, 2.4), sharey=True)
     styles = ((BLUE, "-"), (RED, "-"), (RED, "--"), (GREY, ":"))
     if len(curves) > len(styles):
         raise ValueError(f"there are styles for {len(styles)} networks, not for {len(curves)}")
     for axes, distortion in zip(row, STRENGTHS, strict=True):
         for (name, by_distortion), (colour, line) in zip(curves.items(), styles):
             strengths, accuracies = zip(*by_distortion[distortion])
-            style = {"ls": line, "marker": "o", "ms": 4, "color": colour}
+            style = {"ls": line, "lw": 1.2, "marker": "o", "ms": 3, "color": colour}
             axes.plot(strengths, accuracies, label=name, **style)
         axes.set(xlabel=distortion, xticks=STRENGTHS[distortion])
     row[0].set_ylabel("accuracy (%)")
     if curves:
-        figure.legend(*row[0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
+        figure.legend(
+            *row[0].get_legend_handles_labels(), loc="outside upper center", ncols=4, fontsize=9
+        )
     return figure
 
 
