@@ -50,7 +50,7 @@ def study(args: argparse.Namespace) -> None:
 
 def robustness(args: argparse.Namespace) -> None:
     """Train what the evidence compares on transformed images, and measure it."""
-    from .evidence.robustness import run_compared
+    from .evidence.compared import run_compared
 
     run_compared(args.device)
 

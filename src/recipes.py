@@ -133,11 +133,13 @@ def _check_parts(experiment: Experiment) -> None:
             raise RecipeError(f"{part}={name!r}: choose one of {names}")
     with _as_recipe_error("model_args", experiment.model_args), torch.random.fork_rng(devices=[]):
         build_model(experiment)
-    with _as_recipe_error("augmentation", experiment.augmentation):
+    with (
+        _as_recipe_error("augmentation", experiment.augmentation),
+        torch.random.fork_rng(devices=[]),
+    ):
         augment = build_augmentation(experiment)
         if augment:
-            generator = torch.Generator()  # not PyTorch's own, which would draw other numbers then
-            matrices = augment.matrices(1, generator=generator)
+            matrices = augment.matrices(1)
             affine(torch.zeros(1, 1, 28, 28), matrices, augment.interpolation)
     weight = nn.Parameter(torch.zeros(1))
     weight.grad = torch.zeros(1)

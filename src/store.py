@@ -44,12 +44,12 @@ def platform(record: dict) -> str:
 
 def record_key(record: dict) -> str:
     """What identifies a record: its run and its platform."""
-    return key_on(platform(record), record["recipe"], record["seed"])
+    return make_key(record["recipe"], record["seed"], platform(record))
 
 
-def key_on(platform: str, recipe: dict, seed: int) -> str:
-    """The key of the record of a run on a platform."""
-    return f"{run_key(recipe, seed)} on {platform}"
+def make_key(recipe: dict, seed: int, where: str) -> str:
+    """The key of the record of a run; `where` is its platform."""
+    return f"{run_key(recipe, seed)} on {where}"
 
 
 def load_records(path: Path) -> dict[str, dict]:

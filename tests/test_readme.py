@@ -204,6 +204,7 @@ FLOORS = [
     *("evidence.study", "evidence.original", "evidence.selection"),
     *("evidence.next_studies", "evidence.studies"),
     *("evidence.misclassified", "evidence.rows", "evidence.runner", "evidence.robustness"),
+    "evidence.compared",
     *("evidence.behaviour", "evidence.usual_pipeline", "evidence.benchmark"),
     *("evidence.publish", "evidence.tables", "evidence.values", "evidence.pictures"),
     *("evidence.report", "__main__"),
@@ -227,6 +228,13 @@ def test_imports_point_downwards():
                     assert FLOORS.index(name) < FLOORS.index(module), f"{module} imports {name}"
                     core = not module.startswith(("demo", "evidence", "__main__"))
                     assert not (core and name.startswith(("demo", "evidence")))
+
+
+def test_every_file_of_the_evidence_is_described():
+    text = READMES[report.RESULTS / "README.md"]
+    paths = [path for path in report.RESULTS.iterdir() if path.is_file()]
+    files = {path.name for path in paths if not path.name.startswith(".")}
+    assert {name for name in files - {"README.md"} if f"`{name}`" not in text} == set()
 
 
 def test_the_modules_that_name_files_of_records_are_listed():

@@ -8,8 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from src import device, store
-from src.evidence import pictures, robustness, tables
-from src.evidence.publish import publish
+from src.evidence import compared, pictures, publish, robustness, tables
 from src.experiments import load_model
 
 
@@ -66,56 +65,58 @@ def test_augmentation_makes_the_network_robust(mnist):
 
 
 @pytest.fixture
-def compared(monkeypatch, tiny, output, evidence):
+def two_networks(monkeypatch, tiny, output, evidence):
     """Two networks that are trained in a second each, and tested on a few images."""
     recipes = {"one": tiny, "other": replace(tiny, batch_size=256)}
-    monkeypatch.setattr(robustness, "COMPARED", recipes)
-    load = robustness.load_mnist
-    monkeypatch.setattr(robustness, "load_mnist", lambda device: load(device=device, limit=50))
+    study = replace(compared.COMPARED, experiments=recipes)
+    for module in (compared, publish):
+        monkeypatch.setattr(module, "COMPARED", study)
+    load = compared.load_mnist
+    monkeypatch.setattr(compared, "load_mnist", lambda device: load(device=device, limit=50))
 
 
-def test_compared_networks_are_trained_once_and_shown_when_they_are_published(compared, cli):
+def test_compared_networks_are_trained_once_and_shown_when_they_are_published(two_networks, cli):
     assert cli("robustness", "--device", "cpu").out.count("EPOCH: 1") == 2
-    assert robustness.load_compared() == {}  # what is run is the reader's
-    publish()
-    publish()
+    assert compared.load_compared() == {}  # what is run is the reader's
+    publish.publish()
+    publish.publish()
     assert len((store.EVIDENCE / "robustness.jsonl").read_text("utf-8").splitlines()) == 2
     assert cli("robustness", "--device", "cpu").out == ""
-    records = robustness.load_compared()
+    records = compared.load_compared()
     assert list(records) == ["one", "other"]
     shifted = [record["robustness"]["shift (pixels)"] for record in records.values()]
     unchanged = [dict(points)[0] for points in shifted]
     lines = tables.robustness_table({}).splitlines()
     assert lines[0] == "| distortion | strength | one (%) | other (%) |"
     assert f"| shift (pixels) | 0 | {unchanged[0]:.1f} | {unchanged[1]:.1f} |" in lines
-    panels = pictures.robustness(robustness.load_curves()).axes
+    panels = pictures.robustness(compared.load_curves()).axes
     assert [axes.get_xlabel() for axes in panels] == list(robustness.STRENGTHS)
     assert [line.get_ydata()[0] for line in panels[1].lines] == unchanged
 
 
-def test_compared_networks_of_another_version_are_not_mixed(compared):
-    robustness.run_compared("cpu")
-    (one, other) = store.load_records(store.OUTPUT / robustness.FILE).values()
-    store.append_records(store.EVIDENCE / robustness.FILE, [{**one, "torch": "2.5.0"}, other])
-    assert list(robustness.load_compared()) == ["other"]
+def test_compared_networks_of_another_version_are_not_mixed(two_networks):
+    compared.run_compared("cpu")
+    (one, other) = store.load_records(store.OUTPUT / compared.FILE).values()
+    store.append_records(store.EVIDENCE / compared.FILE, [{**one, "torch": "2.5.0"}, other])
+    assert list(compared.load_compared()) == ["other"]
 
 
-def test_a_smoke_test_of_the_compared_networks_records_nothing(compared, smoke):
-    robustness.run_compared("cpu")
-    assert not (store.OUTPUT / robustness.FILE).exists()
+def test_a_smoke_test_of_the_compared_networks_records_nothing(two_networks, smoke):
+    compared.run_compared("cpu")
+    assert not (store.OUTPUT / compared.FILE).exists()
 
 
 def test_compared_networks_of_uncommitted_code_are_trained_again_at_the_next_commit(
-    compared, monkeypatch, cli
+    two_networks, monkeypatch, cli
 ):
     for commit, trained in (("0-dirty", 2), ("0-dirty", 0), ("1", 2), ("2", 0)):
         monkeypatch.setattr(device, "COMMIT", commit)
         assert cli("robustness", "--device", "cpu").out.count("EPOCH: 1") == trained
-    publish()
-    assert len(robustness.load_compared()) == 2
+    publish.publish()
+    assert len(compared.load_compared()) == 2
 
 
-def test_more_networks_than_can_be_told_apart_are_refused(compared):
+def test_more_networks_than_can_be_told_apart_are_refused():
     curves = {str(number): {} for number in range(5)}
     with pytest.raises(ValueError, match="there are styles for 4 networks, not for 5"):
         pictures.robustness(curves)

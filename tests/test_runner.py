@@ -121,7 +121,7 @@ def test_runs_of_uncommitted_code_that_has_changed_are_made_again(
     assert len(missing(["one"], HERE)) == 2
     run_studies(["one"], seeds=1, jobs=1, device="cpu")
     publish()
-    assert "not published: 1 of 2 runs of the studies, made with" in capsys.readouterr().err
+    assert "not published: 1 of 2 runs for study.jsonl, made with" in capsys.readouterr().err
     (record,) = load_records(evidence / "study.jsonl").values()
     assert record["seed"] == 1 and record["commit"] == "9876543210"
 

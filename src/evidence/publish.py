@@ -9,11 +9,11 @@ from dataclasses import asdict
 
 from .. import store
 from ..experiments import STEPS, load_runs
-from ..recipes import Experiment
-from . import robustness
 from .benchmark import load_benchmark
+from .compared import COMPARED, FILE
 from .rows import is_committed, load_study_records
 from .studies import STUDIES
+from .study import Study
 
 
 def publish() -> None:
@@ -25,11 +25,9 @@ def publish() -> None:
         raise ValueError("MNIST_RESULTS is the folder of the evidence: choose another one")
     for step in STEPS:
         _publish_step(step)
-    studied = [run for study in STUDIES.values() for run in study.runs()]
-    _publish_runs("study.jsonl", load_study_records(), _keys(studied), "the studies")
-    compared = [(experiment, 1) for experiment in robustness.COMPARED.values()]
-    recorded = store.load_records(store.EVIDENCE / robustness.FILE)
-    _publish_runs(robustness.FILE, recorded, _keys(compared), "the robustness")
+    _publish_runs("study.jsonl", STUDIES.values(), load_study_records())
+    compared = store.load_records(store.EVIDENCE / FILE)
+    _publish_runs(FILE, [COMPARED], compared)
     _publish_benchmark()
 
 
@@ -49,12 +47,10 @@ def _publish_step(step: str) -> None:
     store.append_records(store.EVIDENCE / "runs.jsonl", own[-1:])
 
 
-def _keys(runs: Iterable[tuple[Experiment, int]]) -> set[str]:
-    return {store.run_key(asdict(experiment), seed) for experiment, seed in runs}
-
-
-def _publish_runs(file: str, published: Container[str], wanted: Container[str], name: str) -> None:
-    """Append runs that are not recorded yet, of the wanted recipes and seeds; none is replaced."""
+def _publish_runs(file: str, studies: Iterable[Study], published: Container[str]) -> None:
+    """Append the runs of the studies that are not recorded yet; none is ever replaced."""
+    runs = [run for study in studies for run in study.runs()]
+    wanted = {store.run_key(asdict(experiment), seed) for experiment, seed in runs}
     own = store.load_records(store.OUTPUT / file)
     new = [
         record
@@ -66,7 +62,7 @@ def _publish_runs(file: str, published: Container[str], wanted: Container[str], 
     if committed:
         store.append_records(store.EVIDENCE / file, committed)
     if others:
-        _say_refused(f"{len(others)} of {len(new)} runs of {name}", others[0])
+        _say_refused(f"{len(others)} of {len(new)} runs for {file}", others[0])
 
 
 def _publish_benchmark() -> None:

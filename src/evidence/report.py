@@ -22,7 +22,8 @@ from PIL import Image
 from .. import plots, store
 from ..demo import build_page
 from ..experiments import STEPS, find_reduction
-from . import behaviour, pictures, robustness, tables
+from . import behaviour, pictures, tables
+from .compared import load_curves
 from .publish import publish
 from .rows import load_rows, repeated_runs, seed1_record
 from .studies import EXPLANATIONS, REPORTS, SELECTION, SHOWN
@@ -105,8 +106,8 @@ PICTURES: dict[str, Picture] = {
         draw=lambda rows: pictures.shared_errors(repeated_runs(rows)), records=repeated_runs
     ),
     "robustness": Picture(
-        draw=lambda _: pictures.robustness(robustness.load_curves()),
-        records=lambda _: robustness.load_curves(),
+        draw=lambda _: pictures.robustness(load_curves()),
+        records=lambda _: load_curves(),
     ),
     "parameters": Picture(
         draw=lambda rows: pictures.parameters(rows, tables.load_claims()),

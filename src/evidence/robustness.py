@@ -1,22 +1,12 @@
-"""How accuracy falls when the test images are turned, shifted, scaled or sheared.
-
-`run_compared` trains the networks that the evidence compares, and records what they reach in
-`robustness.jsonl` in `store.OUTPUT`; `report` publishes and draws it.
-"""
+"""How accuracy falls when the test images are turned, shifted, scaled or sheared."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, replace
 
 import torch
 from torch import nn
 
-from .. import store
-from ..data import Loader, affine, affine_matrices, load_mnist
-from ..device import environment, pick_device
-from ..experiments import AUGMENTATION, REGULARIZATION, find_reduction, run
+from ..data import Loader, affine, affine_matrices
 from ..training import predict
-from .original import ORIGINAL
-from .rows import load_valid_keys
 
 # Each distortion by its unit: the strengths that are measured. All but the scale are applied in
 # both directions.
@@ -34,15 +24,6 @@ _ARGUMENTS = {  # of affine_matrices
     "scale": "scale",
     "shear (degrees)": "shear",
 }
-
-# What the evidence compares, each trained with seed 1.
-COMPARED = {
-    "step 2": REGULARIZATION,
-    "step 3": AUGMENTATION,
-    "step 3 without transforms": replace(AUGMENTATION, augmentation=None),
-    "the original's step 3": ORIGINAL["augmentation"],
-}
-FILE = "robustness.jsonl"
 
 
 def distort(images: torch.Tensor, distortion: str, strength: float) -> torch.Tensor:
@@ -88,39 +69,3 @@ def measure_robustness(
             distorted = distort_both_ways(images, labels, distortion, strength)
             curves[distortion].append((strength, measure_accuracy(model, *distorted)))
     return curves
-
-
-def run_compared(device: str | None = None) -> None:
-    """Train what is not recorded of `COMPARED`, and record each run with its `robustness`.
-
-    With MNIST_REDUCED, nothing is recorded. A network whose measurement is interrupted is trained
-    again.
-    """
-    torch_device = pick_device(device)
-    here = store.platform(environment(torch_device))
-    recorded = load_valid_keys(FILE) | store.load_records(store.EVIDENCE / FILE).keys()
-    _, (images, labels) = load_mnist(device=torch_device)
-    for name, experiment in COMPARED.items():
-        if store.key_on(here, asdict(experiment), 1) in recorded:
-            continue
-        print(f"{name}:")
-        model, record = run(experiment, device=device, file=None)
-        if not find_reduction():
-            record["robustness"] = measure_robustness(model, images, labels)
-            store.append_records(store.OUTPUT / FILE, [record])
-
-
-def load_compared() -> dict[str, dict]:
-    """The records of `COMPARED` by name, all from the platform of the newest one."""
-    records = store.load_records(store.EVIDENCE / FILE)
-    if not records:
-        return {}
-    *_, newest = records.values()
-    here = store.platform(newest)
-    keys = {name: store.key_on(here, asdict(recipe), 1) for name, recipe in COMPARED.items()}
-    return {name: records[key] for name, key in keys.items() if key in records}
-
-
-def load_curves() -> dict[str, Curves]:
-    """What is recorded of the networks of `COMPARED`, by name."""
-    return {name: record["robustness"] for name, record in load_compared().items()}

@@ -13,6 +13,7 @@ from ..recipes import Experiment
 from . import measures
 from .measures import Estimate
 from .studies import STUDIES
+from .study import Study
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ def study_rows(name: str) -> list[Row]:
 
     Of two platforms with as many runs, it is the one on which a run was recorded last.
     """
-    runs = _recorded_runs(name)
+    runs = recorded_runs(STUDIES[name], load_study_records())
     rows = {label: _summarize(label, records) for label, records in runs.items()}
     samples = {
         label: (rows[label].lowest, rows[reference].lowest)
@@ -83,10 +84,11 @@ def _summarize(label: str, records: list[dict]) -> Row:
     )
 
 
-def _recorded_runs(name: str) -> dict[str, list[dict]]:
-    """The records of a study on one platform, for each label in the order of the seeds."""
-    study = STUDIES[name]
-    records = load_study_records()
+def recorded_runs(study: Study, records: Mapping[str, dict]) -> dict[str, list[dict]]:
+    """The records of a study on one platform, for each label in the order of the seeds.
+
+    Of all `records`, by their keys, they are those of the platform with most runs of the study.
+    """
     newest_first = reversed(records.values())
     platforms = dict.fromkeys(store.platform(record) for record in newest_first)
     best = {label: [] for label in study.experiments}
@@ -102,7 +104,7 @@ def _recorded_runs(name: str) -> dict[str, list[dict]]:
 
 def load_study_records() -> dict[str, dict]:
     """The recorded runs of all studies, by their keys."""
-    # Of earlier and of new records, `_recorded_runs` chooses one platform for each study.
+    # Of earlier and of new records, `recorded_runs` chooses one platform for each study.
     earlier = store.load_records(store.EVIDENCE / "earlier_studies.jsonl")
     return earlier | store.load_records(store.EVIDENCE / "study.jsonl")
 
@@ -127,10 +129,10 @@ def is_committed(record: Mapping) -> bool:
 
 
 def _find(
-    records: dict[str, dict], experiment: Experiment, seeds: int, platform: str
+    records: Mapping[str, dict], experiment: Experiment, seeds: int, platform: str
 ) -> list[dict]:
     recipe = asdict(experiment)
-    keys = [store.key_on(platform, recipe, seed) for seed in range(1, seeds + 1)]
+    keys = [store.make_key(recipe, seed, platform) for seed in range(1, seeds + 1)]
     return [records[key] for key in keys if key in records]
 
 

@@ -39,7 +39,7 @@ def missing(
     found = {}
     for name in names:
         for experiment, seed in STUDIES[name].runs(seeds):
-            key = store.key_on(here, asdict(experiment), seed)
+            key = store.make_key(asdict(experiment), seed, here)
             if key not in recorded:
                 found.setdefault(key, (experiment, seed))
     return list(found.values())

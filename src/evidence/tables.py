@@ -23,8 +23,8 @@ from ..recipes import build_model
 from ..training import format_progress, format_test
 from . import benchmark, measures
 from .behaviour import QUANTITIES, load_behaviour
+from .compared import load_curves
 from .measures import Estimate
-from .robustness import load_curves
 from .rows import Row
 from .studies import SHOWN, STUDIES
 

@@ -15,8 +15,7 @@ from ..models import count_parameters
 from ..recipes import build_model
 from . import measures, misclassified
 from .behaviour import load_behaviour
-from .misclassified import Errors
-from .robustness import load_compared, load_curves
+from .compared import load_compared, load_curves
 from .rows import Row, load_study_records, repeated_runs
 from .tables import (
     Rows,
@@ -200,7 +199,9 @@ def _error_values() -> dict[str, str]:
     return values
 
 
-def _compare_errors(prefix: str, before: Errors, after: Errors) -> dict[str, str]:
+def _compare_errors(
+    prefix: str, before: misclassified.Errors, after: misclassified.Errors
+) -> dict[str, str]:
     fixed, new, p_value = misclassified.mcnemar(before, after)
     return {
         f"{prefix}/fixed": str(fixed),

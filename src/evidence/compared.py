@@ -1,0 +1,59 @@
+"""The networks whose robustness the evidence compares: how they are trained, and what is recorded.
+
+`run_compared` appends to `robustness.jsonl` in `store.OUTPUT`; `report` publishes and draws it.
+"""
+
+from dataclasses import asdict, replace
+
+from .. import store
+from ..data import load_mnist
+from ..device import environment, pick_device
+from ..experiments import AUGMENTATION, REGULARIZATION, find_reduction, run
+from .original import ORIGINAL
+from .robustness import Curves, measure_robustness
+from .rows import load_valid_keys, recorded_runs
+from .study import Study
+
+COMPARED = Study(
+    "How does accuracy fall on transformed images?",
+    "network",
+    {
+        "step 2": REGULARIZATION,
+        "step 3": AUGMENTATION,
+        "step 3 without transforms": replace(AUGMENTATION, augmentation=None),
+        "the original's step 3": ORIGINAL["augmentation"],
+    },
+    seeds=1,
+)
+FILE = "robustness.jsonl"
+
+
+def run_compared(device: str | None = None) -> None:
+    """Train what is not recorded of `COMPARED`, and record each run with its `robustness`.
+
+    With MNIST_REDUCED, nothing is recorded. A network whose measurement is interrupted is trained
+    again.
+    """
+    torch_device = pick_device(device)
+    here = store.platform(environment(torch_device))
+    recorded = load_valid_keys(FILE) | store.load_records(store.EVIDENCE / FILE).keys()
+    _, (images, labels) = load_mnist(device=torch_device)
+    for name, experiment in COMPARED.experiments.items():
+        if store.make_key(asdict(experiment), 1, here) in recorded:
+            continue
+        print(f"{name}:")
+        model, record = run(experiment, 1, device, file=None)
+        if not find_reduction():
+            record["robustness"] = measure_robustness(model, images, labels)
+            store.append_records(store.OUTPUT / FILE, [record])
+
+
+def load_compared() -> dict[str, dict]:
+    """The records of `COMPARED` by the names of the networks, as far as there are any."""
+    runs = recorded_runs(COMPARED, store.load_records(store.EVIDENCE / FILE))
+    return {name: records[0] for name, records in runs.items() if records}
+
+
+def load_curves() -> dict[str, Curves]:
+    """How the accuracy of each of these networks falls."""
+    return {name: record["robustness"] for name, record in load_compared().items()}
