@@ -9,6 +9,7 @@ import torch.nn.functional as F
 
 from src import device, store
 from src.evidence import compared, pictures, publish, robustness, tables
+from src.evidence.robustness import STRENGTHS
 from src.experiments import load_model
 
 
@@ -41,7 +42,7 @@ def test_the_accuracy_is_the_share_of_right_answers_in_percent(mnist):
 
 def test_distortions_move_the_ink_as_they_say(mnist):
     images = mnist[1][0][:20]
-    for distortion, strengths in robustness.STRENGTHS.items():
+    for distortion, strengths in STRENGTHS.items():
         none = 1.0 if distortion == "scale" else 0.0
         assert none in strengths
         torch.testing.assert_close(
@@ -66,9 +67,9 @@ def test_augmentation_makes_the_network_robust(mnist):
 
 @pytest.fixture
 def two_networks(monkeypatch, tiny, output, evidence):
-    """Two networks that are trained in a second each, and tested on a few images."""
+    """Two networks with two seeds, trained in a second each, and tested on a few images."""
     recipes = {"one": tiny, "other": replace(tiny, batch_size=256)}
-    study = replace(compared.COMPARED, experiments=recipes)
+    study = replace(compared.COMPARED, experiments=recipes, seeds=2)
     for module in (compared, publish):
         monkeypatch.setattr(module, "COMPARED", study)
     load = compared.load_mnist
@@ -76,29 +77,43 @@ def two_networks(monkeypatch, tiny, output, evidence):
 
 
 def test_compared_networks_are_trained_once_and_shown_when_they_are_published(two_networks, cli):
-    assert cli("robustness", "--device", "cpu").out.count("EPOCH: 1") == 2
+    assert cli("robustness", "--device", "cpu").out.count("EPOCH: 1") == 4
     assert compared.load_compared() == {}  # what is run is the reader's
     publish.publish()
     publish.publish()
-    assert len((store.EVIDENCE / "robustness.jsonl").read_text("utf-8").splitlines()) == 2
+    assert len((store.EVIDENCE / "robustness.jsonl").read_text("utf-8").splitlines()) == 4
     assert cli("robustness", "--device", "cpu").out == ""
-    records = compared.load_compared()
-    assert list(records) == ["one", "other"]
-    shifted = [record["robustness"]["shift (pixels)"] for record in records.values()]
-    unchanged = [dict(points)[0] for points in shifted]
+    networks = compared.load_compared()
+    assert list(networks) == ["one", "other"]
+    one, other = (
+        [dict(record["robustness"]["shift (pixels)"])[0] for record in records]
+        for records in networks.values()
+    )
+    assert len(one) == len(other) == 2
     lines = tables.robustness_table({}).splitlines()
     assert lines[0] == "| distortion | strength | one (%) | other (%) |"
-    assert f"| shift (pixels) | 0 | {unchanged[0]:.1f} | {unchanged[1]:.1f} |" in lines
-    panels = pictures.robustness(compared.load_curves()).axes
-    assert [axes.get_xlabel() for axes in panels] == list(robustness.STRENGTHS)
-    assert [line.get_ydata()[0] for line in panels[1].lines] == unchanged
+    assert f"| shift (pixels) | 0 | {sum(one) / 2:.1f} | {sum(other) / 2:.1f} |" in lines
+
+
+def test_the_picture_shows_mean_and_range_of_the_seeds():
+    def curves(accuracy):
+        return {name: [(x, accuracy) for x in values] for name, values in STRENGTHS.items()}
+
+    networks = {"one": [curves(90), curves(96)], "other": [curves(80)]}
+    panels = pictures.robustness(networks).axes
+    assert [axes.get_xlabel() for axes in panels] == list(STRENGTHS)
+    for axes in panels:
+        assert [line.get_ydata()[0] for line in axes.lines] == [93, 80]
+        ranges = [area.get_paths()[0].get_extents() for area in axes.collections]
+        assert [(extent.ymin, extent.ymax) for extent in ranges] == [(90, 96), (80, 80)]
 
 
 def test_compared_networks_of_another_version_are_not_mixed(two_networks):
     compared.run_compared("cpu")
-    (one, other) = store.load_records(store.OUTPUT / compared.FILE).values()
-    store.append_records(store.EVIDENCE / compared.FILE, [{**one, "torch": "2.5.0"}, other])
-    assert list(compared.load_compared()) == ["other"]
+    one, *others = store.load_records(store.OUTPUT / compared.FILE).values()
+    store.append_records(store.EVIDENCE / compared.FILE, [{**one, "torch": "2.5.0"}, *others])
+    seeds = {name: [run["seed"] for run in runs] for name, runs in compared.load_compared().items()}
+    assert seeds == {"one": [2], "other": [1, 2]}
 
 
 def test_a_smoke_test_of_the_compared_networks_records_nothing(two_networks, smoke):
@@ -109,7 +124,7 @@ def test_a_smoke_test_of_the_compared_networks_records_nothing(two_networks, smo
 def test_compared_networks_of_uncommitted_code_are_trained_again_at_the_next_commit(
     two_networks, monkeypatch, cli
 ):
-    for commit, trained in (("0-dirty", 2), ("0-dirty", 0), ("1", 2), ("2", 0)):
+    for commit, trained in (("0-dirty", 4), ("0-dirty", 0), ("1", 4), ("2", 0)):
         monkeypatch.setattr(device, "COMMIT", commit)
         assert cli("robustness", "--device", "cpu").out.count("EPOCH: 1") == trained
     publish.publish()

@@ -38,22 +38,24 @@ def run_compared(device: str | None = None) -> None:
     here = store.platform(environment(torch_device))
     recorded = load_valid_keys(FILE) | store.load_records(store.EVIDENCE / FILE).keys()
     _, (images, labels) = load_mnist(device=torch_device)
-    for name, experiment in COMPARED.experiments.items():
-        if store.make_key(asdict(experiment), 1, here) in recorded:
+    names = {experiment: name for name, experiment in COMPARED.experiments.items()}
+    for experiment, seed in COMPARED.runs():
+        if store.make_key(asdict(experiment), seed, here) in recorded:
             continue
-        print(f"{name}:")
-        model, record = run(experiment, 1, device, file=None)
+        print(f"{names[experiment]}, seed {seed}:")
+        model, record = run(experiment, seed, device, file=None)
         if not find_reduction():
             record["robustness"] = measure_robustness(model, images, labels)
             store.append_records(store.OUTPUT / FILE, [record])
 
 
-def load_compared() -> dict[str, dict]:
+def load_compared() -> dict[str, list[dict]]:
     """The records of `COMPARED` by the names of the networks, as far as there are any."""
     runs = recorded_runs(COMPARED, store.load_records(store.EVIDENCE / FILE))
-    return {name: records[0] for name, records in runs.items() if records}
+    return {name: records for name, records in runs.items() if records}
 
 
-def load_curves() -> dict[str, Curves]:
-    """How the accuracy of each of these networks falls."""
-    return {name: record["robustness"] for name, record in load_compared().items()}
+def load_curves() -> dict[str, list[Curves]]:
+    """How the accuracy of each of these networks falls, for each seed."""
+    compared = load_compared().items()
+    return {name: [record["robustness"] for record in records] for name, records in compared}

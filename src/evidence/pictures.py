@@ -15,7 +15,7 @@ from ..data import SPLITS, TEST, load_mnist
 from ..experiments import STEPS, TARGET
 from ..plots import BLUE, GREY, RED, digits, mark_target
 from .misclassified import read_errors, shared_by_all
-from .robustness import STRENGTHS, Curves
+from .robustness import STRENGTHS, Curves, stack_accuracies
 from .rows import Row
 from .studies import STUDIES
 from .tables import Rows, format_number
@@ -229,20 +229,25 @@ def _write_numbers(axes: Axes, points: Sequence[tuple[float, float]]) -> None:
             numbered.append(number)
 
 
-def robustness(curves: Mapping[str, Curves]) -> Figure:
-    """Accuracy in % over the strength of each distortion, of up to four named networks."""
+def robustness(networks: Mapping[str, Sequence[Curves]]) -> Figure:
+    """Accuracy in % over the strength of each distortion, of up to four named networks.
+
+    Of several seeds: their mean and, shaded, their range.
+    """
     figure, row = plt.subplots(1, len(STRENGTHS), figsize=(8, 2.4), sharey=True)
     styles = ((BLUE, "-"), (RED, "-"), (RED, "--"), (GREY, ":"))
-    if len(curves) > len(styles):
-        raise ValueError(f"there are styles for {len(styles)} networks, not for {len(curves)}")
-    for axes, distortion in zip(row, STRENGTHS, strict=True):
-        for (name, by_distortion), (colour, line) in zip(curves.items(), styles):
-            strengths, accuracies = zip(*by_distortion[distortion])
+    if len(networks) > len(styles):
+        raise ValueError(f"there are styles for {len(styles)} networks, not for {len(networks)}")
+    for axes, (distortion, strengths) in zip(row, STRENGTHS.items(), strict=True):
+        for (name, seeds), (colour, line) in zip(networks.items(), styles):
             style = {"ls": line, "lw": 1.2, "marker": "o", "ms": 3, "color": colour}
-            axes.plot(strengths, accuracies, label=name, **style)
-        axes.set(xlabel=distortion, xticks=STRENGTHS[distortion])
+            accuracies = stack_accuracies(seeds, distortion)
+            axes.plot(strengths, accuracies.mean(axis=0), label=name, **style)
+            lowest, highest = accuracies.min(axis=0), accuracies.max(axis=0)
+            axes.fill_between(strengths, lowest, highest, color=colour, alpha=0.2, lw=0)
+        axes.set(xlabel=distortion, xticks=strengths)
     row[0].set_ylabel("accuracy (%)")
-    if curves:
+    if networks:
         figure.legend(
             *row[0].get_legend_handles_labels(), loc="outside upper center", ncols=4, fontsize=9
         )

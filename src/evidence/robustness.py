@@ -1,7 +1,8 @@
 """How accuracy falls when the test images are turned, shifted, scaled or sheared."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -69,3 +70,18 @@ def measure_robustness(
             distorted = distort_both_ways(images, labels, distortion, strength)
             curves[distortion].append((strength, measure_accuracy(model, *distorted)))
     return curves
+
+
+def stack_accuracies(seeds: Sequence[Curves], distortion: str) -> np.ndarray:
+    """The accuracies in % under one distortion, of shape (seeds, strengths)."""
+    return np.array([[accuracy for _, accuracy in curves[distortion]] for curves in seeds])
+
+
+def mean_curves(seeds: Sequence[Curves]) -> Curves:
+    """The mean accuracy over the seeds, at each strength of each distortion."""
+    means = {}
+    for distortion, points in seeds[0].items():
+        strengths = [strength for strength, _ in points]
+        accuracies = stack_accuracies(seeds, distortion).mean(axis=0)
+        means[distortion] = list(zip(strengths, accuracies))
+    return means

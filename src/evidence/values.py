@@ -16,6 +16,7 @@ from ..recipes import build_model
 from . import measures, misclassified
 from .behaviour import load_behaviour
 from .compared import load_compared, load_curves
+from .robustness import mean_curves
 from .rows import Row, load_study_records, repeated_runs
 from .tables import (
     Rows,
@@ -183,7 +184,7 @@ def _error_values() -> dict[str, str]:
     """How many test images only one of two networks misclassifies.
 
     These are the networks of steps 2 and 3 that the notebooks show, and those of the original
-    recipe of step 3 and of ours whose robustness is compared.
+    recipe of step 3 and of ours whose robustness is compared, with seed 1.
     """
     values = {}
     runs = [load_runs(store.EVIDENCE, step) for step in ("regularization", "augmentation")]
@@ -194,7 +195,7 @@ def _error_values() -> dict[str, str]:
     compared = load_compared()
     names = "the original's step 3", "step 3"
     if compared.keys() >= set(names):
-        original, ours = (misclassified.read_errors(compared[name]) for name in names)
+        original, ours = (misclassified.read_errors(compared[name][0]) for name in names)
         values |= _compare_errors("original errors", original, ours)
     return values
 
@@ -211,10 +212,10 @@ def _compare_errors(
 
 
 def _robustness_values() -> dict[str, str]:
-    """The accuracy in % of each compared network at each strength of a distortion."""
+    """The mean accuracy in % of each compared network at each strength of a distortion."""
     values = {}
-    for name, by_distortion in load_curves().items():
-        for distortion, points in by_distortion.items():
+    for name, seeds in load_curves().items():
+        for distortion, points in mean_curves(seeds).items():
             for strength, accuracy in points:
                 values[f"robustness/{name}/{distortion} {strength:g}"] = f"{accuracy:.1f}"
     return values
