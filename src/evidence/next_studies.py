@@ -11,12 +11,12 @@ from .. import experiments
 from ..experiments import BASIC
 from ..models import count_parameters
 from ..recipes import Experiment, build_model
+from . import selection
 from .original import ORIGINAL
-from .selection import with_third_phase
 from .study import Study, sweep, vary
 
 REGULARIZATION = vary(
-    with_third_phase(experiments.REGULARIZATION), {"optimizer_args.weight_decay": 8e-4}
+    selection.with_third_phase(experiments.REGULARIZATION), {"optimizer_args.weight_decay": 8e-4}
 )
 AUGMENTATION = vary(experiments.AUGMENTATION, {"optimizer_args.weight_decay": 5e-5})
 
@@ -123,7 +123,7 @@ STUDIES: Mapping[str, Study] = {
         {
             "Adam 0.01, StepLR(5)": _ADAM,
             "SGD 0.2, OneCycleLR with two phases": replace(
-                STEP_2, scheduler_args=experiments.REGULARIZATION.scheduler_args
+                STEP_2, scheduler_args=selection.STEP_2.scheduler_args
             ),
             "SGD 0.2, OneCycleLR with three phases (step 2)": STEP_2,
         },

@@ -17,7 +17,7 @@ _START = {
     },
     "optimizer_args.weight_decay": 2e-4,
 }
-_STEP_2, _STEP_3 = vary(REGULARIZATION, _START), vary(AUGMENTATION, _START)
+STEP_2, STEP_3 = vary(REGULARIZATION, _START), vary(AUGMENTATION, _START)
 # A long end at a low rate, as in the paper by Smith and Topin (2017): the learning rate rises over
 # this share of the run, falls over the same share, and is low for the rest.
 _THREE_PHASES = {"three_phase": True, "anneal_strategy": "linear", "cycle_momentum": False}
@@ -54,21 +54,21 @@ STUDIES = {
     "schedule_regularization": Study(
         "Does a third phase of OneCycleLR make step 2 steadier, and after which rise?",
         "phases of OneCycleLR, and the share of the first, step 2",
-        _schedules(_STEP_2),
+        _schedules(STEP_2),
         "two phases, 0.15",
         seeds=5,
     ),
     "schedule_augmentation": Study(
         "Does a third phase of OneCycleLR make step 3 steadier, and after which rise?",
         "phases of OneCycleLR, and the share of the first, step 3",
-        _schedules(_STEP_3),
+        _schedules(STEP_3),
         "two phases, 0.15",
         seeds=5,
     ),
     "low_rate_regularization": Study(
         "How low should the learning rate of step 2 be in the third phase?",
         "learning rate where the third phase begins, step 2",
-        _low_rates(_STEP_2, 0.35),
+        _low_rates(STEP_2, 0.35),
         "peak / 25",
         seeds=5,
     ),
@@ -76,7 +76,7 @@ STUDIES = {
         "Which weight decay makes step 2 with a third phase steadiest?",
         "weight decay, step 2 with three phases, 0.3",
         sweep(
-            with_third_phase(_STEP_2),
+            with_third_phase(STEP_2),
             "optimizer_args.weight_decay",
             (5e-5, 1e-4, 2e-4, 4e-4, 8e-4, 1.6e-3),
         ),
@@ -86,7 +86,7 @@ STUDIES = {
     "weight_decay_augmentation": Study(
         "Which weight decay makes step 3 steadiest?",
         "weight decay, step 3",
-        sweep(_STEP_3, "optimizer_args.weight_decay", (2e-5, 5e-5, 1e-4, 2e-4)),
+        sweep(STEP_3, "optimizer_args.weight_decay", (2e-5, 5e-5, 1e-4, 2e-4)),
         "0.0002",
         seeds=5,
     ),
@@ -94,13 +94,13 @@ STUDIES = {
         "Which schedule and weight decay become those of step 2?",
         "phases of OneCycleLR and weight decay, step 2",
         {
-            "two phases, 0.0002": _STEP_2,
-            "three phases, 0.0002": with_third_phase(_STEP_2),
+            "two phases, 0.0002": STEP_2,
+            "three phases, 0.0002": with_third_phase(STEP_2),
             "three phases, 0.0004": vary(
-                with_third_phase(_STEP_2), {"optimizer_args.weight_decay": 4e-4}
+                with_third_phase(STEP_2), {"optimizer_args.weight_decay": 4e-4}
             ),
             "three phases, 0.0008": vary(
-                with_third_phase(_STEP_2), {"optimizer_args.weight_decay": 8e-4}
+                with_third_phase(STEP_2), {"optimizer_args.weight_decay": 8e-4}
             ),
         },
         "two phases, 0.0002",
@@ -109,10 +109,10 @@ STUDIES = {
         "Which weight decay and schedule become those of step 3?",
         "phases of OneCycleLR and weight decay, step 3",
         {
-            "two phases, 0.0002": _STEP_3,
-            "two phases, 5e-5": vary(_STEP_3, {"optimizer_args.weight_decay": 5e-5}),
+            "two phases, 0.0002": STEP_3,
+            "two phases, 5e-5": vary(STEP_3, {"optimizer_args.weight_decay": 5e-5}),
             "three phases, 5e-5": vary(
-                with_third_phase(_STEP_3), {"optimizer_args.weight_decay": 5e-5}
+                with_third_phase(STEP_3), {"optimizer_args.weight_decay": 5e-5}
             ),
         },
         "two phases, 0.0002",
@@ -120,7 +120,7 @@ STUDIES = {
     "averaging_augmentation": Study(
         "Which average of the weights makes step 3 steadiest?",
         "decay of the average, step 3",
-        sweep(_STEP_3, "ema_decay", (0.995, 0.998, 0.999)),
+        sweep(STEP_3, "ema_decay", (0.995, 0.998, 0.999)),
         "0.998",
         seeds=5,
     ),

@@ -13,20 +13,23 @@ from ..models import count_parameters
 from ..recipes import Experiment, build_model
 from . import next_studies, selection
 from .original import ORIGINAL
+from .selection import STEP_2, STEP_3
 from .study import Study, sweep, vary
 
 
 def _networks(*widths: float) -> dict[str, Experiment]:
     """Step 3 with so many times its channels, and step 3; the labels are their parameters."""
-    recipes = [vary(AUGMENTATION, {"model_args.width": width}) for width in widths]
-    recipes.append(AUGMENTATION)
+    step_3 = replace(STEP_3, split="test")
+    recipes = [vary(step_3, {"model_args.width": width}) for width in widths]
+    recipes.append(step_3)
     return {f"{count_parameters(build_model(recipe)):,}": recipe for recipe in recipes}
 
 
 FOLDS = [f"fold {number}" for number in range(1, 7)]
 
 # These report, on the test set and on the folds of the training set. The studies from
-# `next_studies`, here and below, are of recipes that stay as they are.
+# `next_studies`, here and below, are of recipes that stay as they are. The others start from what
+# steps 2 and 3 were before the last choice, as long as theirs in `next_studies` lack runs.
 REPORTS = {
     "basic": next_studies.STUDIES["basic"],
     "regularization": Study("What does step 2 reach?", "step", {"regularization": REGULARIZATION}),
@@ -37,7 +40,7 @@ REPORTS = {
     "folds": Study(
         "What does step 3 reach on other images?",
         "fold that is left out, step 3",
-        {fold: replace(AUGMENTATION, split=fold) for fold in FOLDS},
+        {fold: replace(STEP_3, split=fold) for fold in FOLDS},
         seeds=5,
     ),
     "parameters": Study(
@@ -49,24 +52,19 @@ REPORTS = {
 }
 
 
-# Steps 2 and 3 on the validation split, and recipes that are between them.
-STEP_2 = replace(REGULARIZATION, split="validation")
-STEP_3 = replace(AUGMENTATION, split="validation")
-# The recipe of the original series, with a lower learning rate.
+# Recipes of the validation split. This one is that of the original series, with a lower rate.
 _ADAM = vary(ORIGINAL["regularization"], {"split": "validation", "optimizer_args.lr": 0.01})
 _COSINE = replace(_ADAM, scheduler="CosineAnnealingLR", scheduler_args={"T_max": 15})
 _ONE_CYCLE_ADAM = replace(STEP_2, optimizer="Adam", optimizer_args={"lr": 0.02})
 _NO_BATCH_NORM = vary(STEP_2, {"model_args.batch_norm": False})
 _ARCHITECTURE = replace(STEP_2, model="AugmentedNet", model_args={})
-_AVERAGING = replace(_ARCHITECTURE, ema_decay=AUGMENTATION.ema_decay)
+_AVERAGING = replace(_ARCHITECTURE, ema_decay=STEP_3.ema_decay)
 
 
 def _augmented(*parts: str) -> Experiment:
     """Step 3 with only these parts of its augmentation."""
     names = (*parts, "interpolation")
-    return replace(
-        _AVERAGING, augmentation={name: AUGMENTATION.augmentation[name] for name in names}
-    )
+    return replace(_AVERAGING, augmentation={name: STEP_3.augmentation[name] for name in names})
 
 
 # The neighbours of step 3's recipe: each hyperparameter moved one step down and one step up.
