@@ -26,7 +26,7 @@ from .training import DivergenceError, MovingAverage, Setup, fit, format_summary
 
 TARGET = 99.4  # % accuracy: a run is consistent if each of its last five epochs reaches it
 
-# 98.66 ± 0.28 % of the test images after the last epoch, 0 of 10 seeds consistent
+# 98.86 ± 0.10 % of the test images after the last epoch, 0 of 10 seeds consistent
 BASIC = Experiment("basic", "BasicNet", normalized=False, optimizer_args={"lr": 0.005})
 # 99.46 ± 0.04 %, 0 of 10 seeds consistent
 REGULARIZATION = Experiment(

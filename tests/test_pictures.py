@@ -8,6 +8,7 @@ import pytest
 from conftest import history
 
 from src import plots
+from src.data import SPLITS
 from src.evidence import pictures
 from src.evidence.rows import Row
 from src.evidence.studies import STUDIES
@@ -71,8 +72,10 @@ def test_seeds_that_do_not_learn_count_in_the_share_of_consistent_seeds():
 
 def test_a_study_names_the_images_that_it_evaluates(monkeypatch):
     rows = {"a": row("a", [99.1, 99.2]), "b": row("b", [99.3, 99.3])}
+    monkeypatch.setitem(SPLITS, "validation, fewer images", SPLITS["validation"])
     for splits, name in (
         (("validation", "validation"), "validation"),
+        (("validation, fewer images", "validation"), "validation"),
         (("fold 2", "fold 2"), "fold 2"),
         (("fold 1", "fold 2"), "each row's split"),
         (("test", "test, 50,000 images"), "test"),

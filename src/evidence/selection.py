@@ -3,21 +3,36 @@
 They start from recipes of their own, so that they stay what they were when a step changes.
 """
 
-from ..experiments import AUGMENTATION, REGULARIZATION
+from dataclasses import replace
+
 from ..recipes import Experiment
 from .study import Study, sweep, vary
 
 # What steps 2 and 3 were before the choice.
-_START = {
-    "split": "validation",
-    "scheduler_args": {
-        "pct_start": 0.15,
-        "anneal_strategy": "linear",
-        "cycle_momentum": False,
+STEP_2 = Experiment(
+    "regularization",
+    "RegularizedNet",
+    split="validation",
+    model_args={"dropout": 0.0},
+    optimizer="SGD",
+    optimizer_args={"lr": 0.2, "momentum": 0.9, "nesterov": True, "weight_decay": 2e-4},
+    scheduler="OneCycleLR",
+    scheduler_args={"pct_start": 0.15, "anneal_strategy": "linear", "cycle_momentum": False},
+)
+STEP_3 = replace(
+    STEP_2,
+    name="augmentation",
+    model="AugmentedNet",
+    model_args={},
+    augmentation={
+        "degrees": 10,
+        "translate": (1 / 28, 1 / 28),
+        "scale": (0.9, 1.1),
+        "shear": 6,
+        "interpolation": "nearest",
     },
-    "optimizer_args.weight_decay": 2e-4,
-}
-STEP_2, STEP_3 = vary(REGULARIZATION, _START), vary(AUGMENTATION, _START)
+    ema_decay=0.998,
+)
 # A long end at a low rate, as in the paper by Smith and Topin (2017): the learning rate rises over
 # this share of the run, falls over the same share, and is low for the rest.
 _THREE_PHASES = {"three_phase": True, "anneal_strategy": "linear", "cycle_momentum": False}
