@@ -205,7 +205,7 @@ print(before[0])
 
 @pytest.mark.skipif(sys.platform == "win32", reason="sends a signal that Windows lacks")
 def test_a_study_that_is_told_to_end_ends_with_its_workers(tmp_path):
-    words = ["study", "basic", "--jobs", "2", "--device", "cpu"]
+    words = ["study", "basic", "--seeds", "99", "--jobs", "2", "--device", "cpu"]
     environment = {**os.environ, "MNIST_REDUCED": "500", "MNIST_RESULTS": str(tmp_path)}
     process = subprocess.Popen(
         [sys.executable, "-m", "src", *words],

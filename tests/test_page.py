@@ -929,6 +929,8 @@ def test_paper_is_white_even_in_the_dark_and_keeps_the_strokes_that_count(open_p
     tab.emulate_media(media="print", color_scheme="dark")
     assert "speaks for" in tab.inner_text("#legend")
     corner = "document.getElementById('strokes').getContext('2d').getImageData(0, 0, 1, 1).data[0]"
+    # The page learns of the other medium before the next frame.
+    tab.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
     assert tab.evaluate(corner) == 255
 
 
