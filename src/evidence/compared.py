@@ -10,7 +10,7 @@ from ..data import load_mnist
 from ..device import environment, pick_device
 from ..experiments import AUGMENTATION, REGULARIZATION, find_reduction, run
 from .original import ORIGINAL
-from .robustness import Curves, measure_robustness
+from .robustness import Curves, mean_curves, measure_robustness
 from .rows import load_valid_keys, recorded_runs
 from .study import Study
 
@@ -59,3 +59,8 @@ def load_curves() -> dict[str, list[Curves]]:
     """How the accuracy of each of these networks falls, for each seed."""
     compared = load_compared().items()
     return {name: [record["robustness"] for record in records] for name, records in compared}
+
+
+def load_mean_curves() -> dict[str, Curves]:
+    """The mean of these curves over the seeds."""
+    return {name: mean_curves(seeds) for name, seeds in load_curves().items()}

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 
-from ..data import SPLITS, TEST, load_mnist
+from ..data import SPLITS, load_mnist
 from ..experiments import STEPS, TARGET
 from ..plots import BLUE, GREY, RED, digits, mark_target
 from .misclassified import read_errors, shared_by_all
@@ -122,12 +122,8 @@ def _axis_label(name: str) -> str:
     """The lowest accuracy, and the images on which the study measures it."""
     splits = [recipe.split for recipe in STUDIES[name].experiments.values()]
     images = {SPLITS[split].evaluate for split in splits}
-    if len(images) > 1:
-        evaluated = "each row's split"
-    elif images == {TEST}:
-        evaluated = "test"
-    else:
-        evaluated = min(splits, key=len)  # of several with the same images, the plainest
+    # Of splits with the same images, a longer name only says more about the training images.
+    evaluated = min(splits, key=len) if len(images) == 1 else "each row's split"
     return f"lowest of the last five epochs,\n{evaluated} (%)"
 
 

@@ -57,9 +57,7 @@ def measure_accuracy(model: nn.Module, images: torch.Tensor, labels: torch.Tenso
     return 100 * (predictions == labels.cpu()).double().mean().item()
 
 
-def measure_robustness(
-    model: nn.Module, images: torch.Tensor, labels: torch.Tensor
-) -> dict[str, list[tuple[float, float]]]:
+def measure_robustness(model: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> Curves:
     """Each of the `STRENGTHS` of every distortion, and the accuracy in %.
 
     The model expects normalised images; `images` are in [0, 1], of shape (N, 1, 28, 28).

@@ -28,8 +28,9 @@ def _networks(*widths: float) -> dict[str, Experiment]:
 FOLDS = [f"fold {number}" for number in range(1, 7)]
 
 # These report, on the test set and on the folds of the training set. The studies from
-# `next_studies`, here and below, are of recipes that stay as they are. The others start from what
-# steps 2 and 3 were before the last choice, as long as theirs in `next_studies` lack runs.
+# `next_studies`, here and below, are of recipes that stay as they are. The others, except those of
+# the steps themselves, start from `STEP_2` and `STEP_3` of `selection`, the recipes before the last
+# choice, as long as theirs in `next_studies` lack runs.
 REPORTS = {
     "basic": next_studies.STUDIES["basic"],
     "regularization": Study("What does step 2 reach?", "step", {"regularization": REGULARIZATION}),
@@ -52,7 +53,7 @@ REPORTS = {
 }
 
 
-# Recipes of the validation split. This one is that of the original series, with a lower rate.
+# The recipe of the original series, with a lower learning rate, on the validation split.
 _ADAM = vary(ORIGINAL["regularization"], {"split": "validation", "optimizer_args.lr": 0.01})
 _COSINE = replace(_ADAM, scheduler="CosineAnnealingLR", scheduler_args={"T_max": 15})
 _ONE_CYCLE_ADAM = replace(STEP_2, optimizer="Adam", optimizer_args={"lr": 0.02})

@@ -23,9 +23,8 @@ from ..recipes import build_model
 from ..training import format_progress, format_test
 from . import benchmark, measures
 from .behaviour import QUANTITIES, load_behaviour
-from .compared import load_curves
+from .compared import load_mean_curves
 from .measures import Estimate
-from .robustness import mean_curves
 from .rows import Row
 from .studies import SHOWN, STUDIES
 
@@ -265,13 +264,13 @@ def behaviour_table(_: Rows) -> str:
 
 def robustness_table(_: Rows) -> str:
     """The accuracy of the compared networks on transformed images, the mean over their seeds."""
-    networks = load_curves()
+    curves = load_mean_curves()
     cells = {}  # the accuracies by distortion and strength
-    for seeds in networks.values():
-        for distortion, points in mean_curves(seeds).items():
+    for by_distortion in curves.values():
+        for distortion, points in by_distortion.items():
             for strength, accuracy in points:
                 cells.setdefault((distortion, strength), []).append(f"{accuracy:.1f}")
-    header = ["distortion", "strength", *(f"{name} (%)" for name in networks)]
+    header = ["distortion", "strength", *(f"{name} (%)" for name in curves)]
     return markdown_table(header, [[*key, *accuracies] for key, accuracies in cells.items()])
 
 

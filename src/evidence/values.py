@@ -15,8 +15,7 @@ from ..models import count_parameters
 from ..recipes import build_model
 from . import measures, misclassified
 from .behaviour import load_behaviour
-from .compared import load_compared, load_curves
-from .robustness import mean_curves
+from .compared import load_compared, load_mean_curves
 from .rows import Row, load_study_records, repeated_runs
 from .tables import (
     Rows,
@@ -184,7 +183,7 @@ def _error_values() -> dict[str, str]:
     """How many test images only one of two networks misclassifies.
 
     These are the networks of steps 2 and 3 that the notebooks show, and those of the original
-    recipe of step 3 and of ours whose robustness is compared, with seed 1.
+    recipe of step 3 and of ours whose robustness is compared, the first run of each.
     """
     values = {}
     runs = [load_runs(store.EVIDENCE, step) for step in ("regularization", "augmentation")]
@@ -214,8 +213,8 @@ def _compare_errors(
 def _robustness_values() -> dict[str, str]:
     """The mean accuracy in % of each compared network at each strength of a distortion."""
     values = {}
-    for name, seeds in load_curves().items():
-        for distortion, points in mean_curves(seeds).items():
+    for name, by_distortion in load_mean_curves().items():
+        for distortion, points in by_distortion.items():
             for strength, accuracy in points:
                 values[f"robustness/{name}/{distortion} {strength:g}"] = f"{accuracy:.1f}"
     return values
