@@ -1,11 +1,14 @@
-"""The training path is frozen while its recipes are measured: the first batches, as recorded."""
+"""Recipes and training path are frozen while they are measured: runs and first batches."""
 
+import hashlib
+from dataclasses import asdict
 from itertools import islice
 
 import pytest
 import torch
 from torch import nn
 
+from src import store
 from src.evidence.next_studies import STUDIES
 from src.experiments import prepare
 from src.training import fit
@@ -37,6 +40,14 @@ def test_the_first_batches_are_the_recorded_ones(step):
     assert epoch["test_loss"] == pytest.approx(test_loss, rel=2e-4)
     assert setup.optimizer.param_groups[0]["lr"] == pytest.approx(learning_rate, rel=1e-5)
     assert distance == pytest.approx(moved, rel=0.02)
+
+
+def test_the_runs_are_those_that_were_frozen():
+    runs = [run for study in STUDIES.values() for run in study.runs()]
+    keys = {store.run_key(asdict(recipe), seed) for recipe, seed in runs}
+    assert len(keys) == 685
+    text = "\n".join(sorted(keys))  # of values as they are written, so on every machine the same
+    assert hashlib.sha256(text.encode()).hexdigest()[:16] == "520c8d000104c209"
 
 
 def test_only_reports_use_the_test_set():

@@ -1,5 +1,6 @@
 """Transformed test images are what they say, and what the compared networks reach is recorded."""
 
+import re
 from dataclasses import replace
 
 import matplotlib.pyplot as plt
@@ -93,6 +94,14 @@ def test_compared_networks_are_trained_once_and_shown_when_they_are_published(tw
     lines = tables.robustness_table({}).splitlines()
     assert lines[0] == "| distortion | strength | one (%) | other (%) |"
     assert f"| shift (pixels) | 0 | {sum(one) / 2:.1f} | {sum(other) / 2:.1f} |" in lines
+
+
+def test_more_seeds_are_added_to_those_that_are_recorded(two_networks, cli, monkeypatch):
+    with monkeypatch.context() as once:
+        once.setattr(compared, "COMPARED", replace(compared.COMPARED, seeds=1))
+        assert cli("robustness", "--device", "cpu").out.count("EPOCH: 1") == 2
+    out = cli("robustness", "--device", "cpu").out
+    assert re.findall(r".*, seed \d:", out) == ["one, seed 2:", "other, seed 2:"]
 
 
 def test_the_picture_shows_mean_and_range_of_the_seeds():
