@@ -28,22 +28,25 @@ TARGET = 99.4  # % accuracy: a run is consistent if each of its last five epochs
 
 # 98.86 ± 0.10 % of the test images after the last epoch, 0 of 10 seeds consistent
 BASIC = Experiment("basic", "BasicNet", normalized=False, optimizer_args={"lr": 0.005})
-# 99.46 ± 0.04 %, 0 of 10 seeds consistent
+# 99.43 ± 0.06 %, 4 of 10 seeds consistent
 REGULARIZATION = Experiment(
     "regularization",
     "RegularizedNet",
     model_args={"dropout": 0.0},
     optimizer="SGD",
-    optimizer_args={"lr": 0.2, "momentum": 0.9, "nesterov": True, "weight_decay": 2e-4},
+    optimizer_args={"lr": 0.2, "momentum": 0.9, "nesterov": True, "weight_decay": 8e-4},
     scheduler="OneCycleLR",
-    scheduler_args={"pct_start": 0.15, "anneal_strategy": "linear", "cycle_momentum": False},
+    scheduler_args={
+        "three_phase": True,  # with a long end at a low rate, for steady last epochs
+        "pct_start": 0.3,
+        "anneal_strategy": "linear",
+        "cycle_momentum": False,
+    },
 )
-# 99.55 ± 0.05 %, 99 of 100 seeds consistent
-AUGMENTATION = replace(
-    REGULARIZATION,  # with the same optimizer and scheduler
-    name="augmentation",
-    model="AugmentedNet",
-    model_args={},
+# 99.56 ± 0.04 %, 62 of 62 seeds consistent
+AUGMENTATION = Experiment(
+    "augmentation",
+    "AugmentedNet",
     augmentation={
         "degrees": 10,
         "translate": (1 / 28, 1 / 28),
@@ -51,6 +54,10 @@ AUGMENTATION = replace(
         "shear": 6,
         "interpolation": "nearest",
     },
+    optimizer="SGD",
+    optimizer_args={"lr": 0.2, "momentum": 0.9, "nesterov": True, "weight_decay": 5e-5},
+    scheduler="OneCycleLR",
+    scheduler_args={"pct_start": 0.15, "anneal_strategy": "linear", "cycle_momentum": False},
     ema_decay=0.998,
 )
 STEPS = {step.name: step for step in (BASIC, REGULARIZATION, AUGMENTATION)}

@@ -23,7 +23,7 @@ COMPARED = Study(
         "step 3 without transforms": replace(AUGMENTATION, augmentation=None),
         "the original's step 3": ORIGINAL["augmentation"],
     },
-    seeds=1,
+    seeds=3,
 )
 FILE = "robustness.jsonl"
 

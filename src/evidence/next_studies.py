@@ -1,24 +1,17 @@
-"""The recipes that were chosen for all of the last five epochs, and the studies that measure them.
+"""The studies of the three steps, all frozen before their first run: nothing is chosen from them.
 
-They are frozen: nothing is chosen from these runs. Once all runs are there, these recipes become
-those of `experiments`, and these studies replace those of `studies`, which are shown until then.
+`studies` shows those that are complete, and the studies of earlier recipes instead of the others.
 """
 
 from collections.abc import Mapping
 from dataclasses import replace
 
-from .. import experiments
-from ..experiments import BASIC
+from ..experiments import AUGMENTATION, BASIC, REGULARIZATION
 from ..models import count_parameters
 from ..recipes import Experiment, build_model
 from . import selection
 from .original import ORIGINAL
 from .study import Study, sweep, vary
-
-REGULARIZATION = vary(
-    selection.with_third_phase(experiments.REGULARIZATION), {"optimizer_args.weight_decay": 8e-4}
-)
-AUGMENTATION = vary(experiments.AUGMENTATION, {"optimizer_args.weight_decay": 5e-5})
 
 STEP_1, STEP_2, STEP_3 = (
     replace(step, split="validation") for step in (BASIC, REGULARIZATION, AUGMENTATION)

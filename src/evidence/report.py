@@ -25,7 +25,7 @@ from ..experiments import STEPS, find_reduction
 from . import behaviour, pictures, tables
 from .compared import load_curves
 from .publish import publish
-from .rows import load_rows, repeated_runs, seed1_record
+from .rows import first_ten_runs, load_rows, seed1_record
 from .studies import EXPLANATIONS, REPORTS, SELECTION, SHOWN
 from .tables import Rows
 from .values import facts_table, fill_in, named_values
@@ -103,7 +103,7 @@ PICTURES: dict[str, Picture] = {
     ),
     "epochs": Picture(pictures.epochs, lambda rows: _study_records(rows, "epochs")),
     "shared_errors": Picture(
-        draw=lambda rows: pictures.shared_errors(repeated_runs(rows)), records=repeated_runs
+        draw=lambda rows: pictures.shared_errors(first_ten_runs(rows)), records=first_ten_runs
     ),
     "robustness": Picture(
         draw=lambda _: pictures.robustness(load_curves()),

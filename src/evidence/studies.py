@@ -8,7 +8,6 @@ one. `NEXT` measures the recipes that were chosen; it is not shown until all of 
 
 from dataclasses import replace
 
-from ..experiments import AUGMENTATION, REGULARIZATION
 from ..models import count_parameters
 from ..recipes import Experiment, build_model
 from . import next_studies, selection
@@ -33,10 +32,8 @@ FOLDS = [f"fold {number}" for number in range(1, 7)]
 # choice, as long as theirs in `next_studies` lack runs.
 REPORTS = {
     "basic": next_studies.STUDIES["basic"],
-    "regularization": Study("What does step 2 reach?", "step", {"regularization": REGULARIZATION}),
-    "augmentation": Study(
-        "What does step 3 reach?", "step", {"augmentation": AUGMENTATION}, seeds=100
-    ),
+    "regularization": next_studies.STUDIES["regularization"],
+    "augmentation": next_studies.STUDIES["augmentation"],
     "original": next_studies.STUDIES["original"],
     "folds": Study(
         "What does step 3 reach on other images?",
