@@ -2,7 +2,7 @@
 
 `REPORTS` are evaluated on the test set or on folds, the others on the validation split alone:
 `EXPLANATIONS` say what the parts of a recipe contribute, and `SELECTION` compares recipes to choose
-one. `NEXT` measures the recipes that were chosen; it is not shown until all of its runs are there.
+one. `NEXT` holds all studies of the frozen recipes; those that are complete stand above, too.
 `runner` runs the studies, `rows` reads what is recorded, `report` shows it.
 """
 
@@ -27,23 +27,23 @@ def _networks(*widths: float) -> dict[str, Experiment]:
 FOLDS = [f"fold {number}" for number in range(1, 7)]
 
 # These report, on the test set and on the folds of the training set. The studies from
-# `next_studies`, here and below, are of recipes that stay as they are. The others, except those of
-# the steps themselves, start from `STEP_2` and `STEP_3` of `selection`, the recipes before the last
-# choice, as long as theirs in `next_studies` lack runs.
+# `next_studies`, here and below, are of the steps as they are. The others start from `STEP_2` and
+# `STEP_3` of `selection`, the recipes before the last choice, as long as theirs in `next_studies`
+# lack runs; their labels say "earlier".
 REPORTS = {
     "basic": next_studies.STUDIES["basic"],
     "regularization": next_studies.STUDIES["regularization"],
     "augmentation": next_studies.STUDIES["augmentation"],
     "original": next_studies.STUDIES["original"],
     "folds": Study(
-        "What does step 3 reach on other images?",
-        "fold that is left out, step 3",
+        "What does the earlier step 3 reach on other images?",
+        "fold that is left out, earlier step 3",
         {fold: replace(STEP_3, split=fold) for fold in FOLDS},
         seeds=5,
     ),
     "parameters": Study(
         "What is a parameter worth?",
-        "parameters of step 3's network",
+        "parameters of the network, earlier step 3",
         _networks(0.34, 0.5, 0.6, 0.7, 0.83),
         "7,946",
     ),
@@ -52,8 +52,6 @@ REPORTS = {
 
 # The recipe of the original series, with a lower learning rate, on the validation split.
 _ADAM = vary(ORIGINAL["regularization"], {"split": "validation", "optimizer_args.lr": 0.01})
-_COSINE = replace(_ADAM, scheduler="CosineAnnealingLR", scheduler_args={"T_max": 15})
-_ONE_CYCLE_ADAM = replace(STEP_2, optimizer="Adam", optimizer_args={"lr": 0.02})
 _NO_BATCH_NORM = vary(STEP_2, {"model_args.batch_norm": False})
 _ARCHITECTURE = replace(STEP_2, model="AugmentedNet", model_args={})
 _AVERAGING = replace(_ARCHITECTURE, ema_decay=STEP_3.ema_decay)
@@ -94,24 +92,24 @@ NEIGHBOURS = {
 # These explain, on the validation split alone.
 EXPLANATIONS = {
     "ablation": Study(
-        "What does each change from step 2 to step 3 contribute?",
+        "What does each change from the earlier step 2 to the earlier step 3 contribute?",
         "recipe, each with the changes above it",
         {
-            "step 2": STEP_2,
+            "earlier step 2": STEP_2,
             "+ architecture": _ARCHITECTURE,
             "+ averaging": _AVERAGING,
             "+ rotation": _augmented("degrees"),
             "+ shift": _augmented("degrees", "translate"),
             "+ scale": _augmented("degrees", "translate", "scale"),
-            "+ shear (step 3)": STEP_3,
+            "+ shear (earlier step 3)": STEP_3,
         },
         "the row above",
     ),
     "leave_one_out": Study(
-        "What is each part of step 3 worth to the whole?",
+        "What is each part of the earlier step 3 worth to the whole?",
         "recipe",
         {
-            "step 3": STEP_3,
+            "earlier step 3": STEP_3,
             "no averaging": vary(STEP_3, {"ema_decay": None}),
             "no rotation": vary(STEP_3, {"augmentation.degrees": 0}),
             "no shift": vary(STEP_3, {"augmentation.translate": (0, 0)}),
@@ -119,25 +117,14 @@ EXPLANATIONS = {
             "no shear": vary(STEP_3, {"augmentation.shear": 0}),
             "no weight decay": vary(STEP_3, {"optimizer_args.weight_decay": 0}),
         },
-        "step 3",
+        "earlier step 3",
     ),
-    "scheduler": Study(
-        "Which optimizer and scheduler are best in step 2?",
-        "optimizer, its learning rate and scheduler, step 2",
-        {
-            "Adam 0.01, StepLR(5)": _ADAM,
-            "Adam 0.01, StepLR(9)": vary(_ADAM, {"scheduler_args.step_size": 9}),
-            "Adam 0.01, CosineAnnealingLR": _COSINE,
-            "Adam 0.02, OneCycleLR": _ONE_CYCLE_ADAM,
-            "SGD 0.2, OneCycleLR (step 2)": STEP_2,
-        },
-        "Adam 0.01, StepLR(5)",
-    ),
+    "scheduler": next_studies.STUDIES["scheduler"],
     "parts": Study(
-        "What do batch normalisation, dropout and the scheduler contribute to step 2?",
+        "What do the parts of the earlier step 2 contribute?",
         "recipe",
         {
-            "step 2": STEP_2,
+            "earlier step 2": STEP_2,
             "no batch normalisation": _NO_BATCH_NORM,
             "no batch normalisation, learning rate 0.02": vary(
                 _NO_BATCH_NORM, {"optimizer_args.lr": 0.02}
@@ -147,11 +134,11 @@ EXPLANATIONS = {
             "dropout 0.1": vary(STEP_2, {"model_args.dropout": 0.1}),
             "dropout 0.2": vary(STEP_2, {"model_args.dropout": 0.2}),
         },
-        "step 2",
+        "earlier step 2",
     ),
     "epochs": Study(
         "What is an epoch worth?",
-        "epochs of step 3, each with its whole schedule",
+        "epochs of the earlier step 3, each with its whole schedule",
         sweep(STEP_3, "epochs", (2, 3, 5, 8, 10, 15)),
         "15",
     ),
@@ -163,7 +150,7 @@ SELECTION = {
     "learning_rate_basic": next_studies.STUDIES["learning_rate_basic"],
     "learning_rate_regularization": Study(
         "Which learning rate is best in step 2?",
-        "learning rate of SGD with OneCycleLR, step 2",
+        "learning rate of SGD with OneCycleLR, earlier step 2",
         sweep(STEP_2, "optimizer_args.lr", (0.05, 0.1, 0.2, 0.4)),
         "0.2",
     ),
@@ -180,13 +167,13 @@ SELECTION = {
         "5",
     ),
     "sensitivity": Study(
-        "Is any neighbour of step 3's recipe better?",
+        "Is any neighbour of the earlier step 3's recipe better?",
         "recipe",
         {
-            "step 3": STEP_3,
+            "earlier step 3": STEP_3,
             **{label: vary(STEP_3, changes) for label, changes in NEIGHBOURS.items()},
         },
-        "step 3",
+        "earlier step 3",
         seeds=5,
     ),
 }

@@ -43,6 +43,9 @@ OTHER_FACTS = {
     "folds/mean others": "step 3, folds 1 to 5 (50,000 images), last epoch (%)",
     "folds/others": "step 3, folds 1 to 5, consistent runs",
     "folds/gap": "step 3, fold 6 minus the mean of folds 1 to 5, last epoch (pp)",
+    "augmentation/gain": "step 3 minus the original's, last epoch (pp)",
+    "augmentation/gain lowest": "step 3 minus the original's, lowest (pp)",
+    "regularization/gain lowest": "step 2 minus the original's, lowest (pp)",
     "scheduler/gain": "step 2 minus Adam with StepLR(5), last epoch (pp)",
     "ablation/transforms": "the four transforms together, lowest (pp)",
     "misclassified/mean": "test images that a seed of step 3 misclassifies, mean of ten seeds",
@@ -149,13 +152,31 @@ def _facts(rows: Rows) -> dict[str, str]:
         values["folds/all"] = format_mean(_means_over_folds(folds.values()))
         values["folds/mean others"] = format_mean(_means_over_folds(others))
         values["folds/gap"] = format_signed(gap)
+    values |= _compare_rows(rows)
+    records = load_study_records().values()
+    hours = sum(record["seconds"] * record["threads"] for record in records) / 3600
+    values["records"] = f"{len(records)}, {hours:.0f} core-hours"
+    return values
+
+
+def _compare_rows(rows: Rows) -> dict[str, str]:
+    """Differences that no column of a table shows."""
+    original, scheduler, ablation = rows["original"], rows["scheduler"], rows["ablation"]
+    step_2, step_3 = rows["regularization"]["regularization"], rows["augmentation"]["augmentation"]
+    three_phases = scheduler["SGD 0.2, OneCycleLR with three phases (step 2)"]
     comparisons = {
-        "scheduler/gain": ("last", "SGD 0.2, OneCycleLR (step 2)", "Adam 0.01, StepLR(5)"),
-        "ablation/transforms": ("lowest", "+ shear (step 3)", "+ averaging"),
+        "augmentation/gain": ("last", step_3, original["augmentation"]),
+        "augmentation/gain lowest": ("lowest", step_3, original["augmentation"]),
+        "regularization/gain lowest": ("lowest", step_2, original["regularization"]),
+        "scheduler/gain": ("last", three_phases, scheduler["Adam 0.01, StepLR(5)"]),
+        "ablation/transforms": (
+            "lowest",
+            ablation["+ shear (earlier step 3)"],
+            ablation["+ averaging"],
+        ),
     }
-    for name, (measure, label, other) in comparisons.items():
-        study = rows[name.partition("/")[0]]
-        row, reference = study[label], study[other]
+    values = {}
+    for name, (measure, row, reference) in comparisons.items():
         samples = getattr(row, measure), getattr(reference, measure)
         if row.all_learn and reference.all_learn and min(map(len, samples)) > 1:
             difference, _ = measures.compare(*samples)
@@ -163,9 +184,6 @@ def _facts(rows: Rows) -> dict[str, str]:
             values[name] = format_difference(difference)
             values[f"{name}/size"] = format_number(abs(gain))
             values[f"{name}/interval"] = format_signed_interval(low, high)
-    records = load_study_records().values()
-    hours = sum(record["seconds"] * record["threads"] for record in records) / 3600
-    values["records"] = f"{len(records)}, {hours:.0f} core-hours"
     return values
 
 
