@@ -167,7 +167,7 @@ def test_another_reduction_is_refused(monkeypatch):
 
 
 def test_every_published_record_names_a_clean_commit():
-    for name in ("runs.jsonl", "study.jsonl"):
+    for name in ("runs.jsonl", "study.jsonl", "exercises.jsonl", "robustness.jsonl"):
         records = load_records(store.EVIDENCE / name)
         assert records
         for record in records.values():

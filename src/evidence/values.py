@@ -46,7 +46,6 @@ OTHER_FACTS = {
     "augmentation/gain": "step 3 minus the original's, last epoch (pp)",
     "augmentation/gain lowest": "step 3 minus the original's, lowest (pp)",
     "regularization/gain lowest": "step 2 minus the original's, lowest (pp)",
-    "scheduler/gain": "step 2 minus Adam with StepLR(5), last epoch (pp)",
     "ablation/transforms": "the four transforms together, lowest (pp)",
     "misclassified/mean": "test images that a seed of step 3 misclassifies, mean of ten seeds",
     "misclassified/two": "of these, two seeds share, mean over the pairs",
@@ -161,14 +160,12 @@ def _facts(rows: Rows) -> dict[str, str]:
 
 def _compare_rows(rows: Rows) -> dict[str, str]:
     """Differences that no column of a table shows."""
-    original, scheduler, ablation = rows["original"], rows["scheduler"], rows["ablation"]
+    original, ablation = rows["original"], rows["ablation"]
     step_2, step_3 = rows["regularization"]["regularization"], rows["augmentation"]["augmentation"]
-    three_phases = scheduler["SGD 0.2, OneCycleLR with three phases (step 2)"]
     comparisons = {
         "augmentation/gain": ("last", step_3, original["augmentation"]),
         "augmentation/gain lowest": ("lowest", step_3, original["augmentation"]),
         "regularization/gain lowest": ("lowest", step_2, original["regularization"]),
-        "scheduler/gain": ("last", three_phases, scheduler["Adam 0.01, StepLR(5)"]),
         "ablation/transforms": (
             "lowest",
             ablation["+ shear (earlier step 3)"],
