@@ -115,10 +115,8 @@ STUDIES: Mapping[str, Study] = {
         "optimizer, its learning rate and scheduler, step 2",
         {
             "Adam 0.01, StepLR(5)": _ADAM,
-            "SGD 0.2, OneCycleLR with two phases": replace(
-                STEP_2, scheduler_args=selection.STEP_2.scheduler_args
-            ),
-            "SGD 0.2, OneCycleLR with three phases (step 2)": STEP_2,
+            "SGD 0.2, two phases": replace(STEP_2, scheduler_args=selection.STEP_2.scheduler_args),
+            "SGD 0.2, three phases (step 2)": STEP_2,
         },
         "Adam 0.01, StepLR(5)",
     ),
