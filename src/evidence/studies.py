@@ -2,7 +2,7 @@
 
 `REPORTS` are evaluated on the test set or on folds, the others on the validation split alone:
 `EXPLANATIONS` say what the parts of a recipe contribute, and `SELECTION` compares recipes to choose
-one. `NEXT` holds all studies of the frozen recipes; those that are complete stand above, too.
+one. `NEXT` holds all studies of the frozen steps; those that are shown stand above, too.
 `runner` runs the studies, `rows` reads what is recorded, `report` shows it.
 """
 
