@@ -61,6 +61,16 @@ def test_steps_of_different_lengths_are_drawn():
     assert [len(line.get_xdata()) for line in whole.lines[:3]] == [*lengths.values()]
 
 
+def test_the_range_of_the_steps_covers_every_seed():
+    seeds = [history(*[accuracy] * 15) for accuracy in (99.2, 99.5, 99.3)]
+    rows = {step: {step: row(step, [99.2] * 3, histories=seeds)} for step in STEPS}
+    for axes in pictures.steps(rows).axes:
+        for band in axes.collections:
+            heights = band.get_paths()[0].vertices[:, 1]
+            assert (heights.min(), heights.max()) == (99.2, 99.5)
+        assert len(axes.collections) == len(STEPS)
+
+
 def test_seeds_that_do_not_learn_count_in_the_share_of_consistent_seeds():
     half = Row("a", [{}, {}], [history(99.5)], [99.5], [99.5], 1)  # one of two seeds learns
     rows = {"original": {"regularization": half, "augmentation": half}}

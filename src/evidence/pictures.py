@@ -27,7 +27,7 @@ ENLARGED = (99.15, 99.7)  # %, of the last epochs of the steps
 def steps(rows: Rows) -> Figure:
     """Test accuracy in % per epoch of the three steps, over their seeds.
 
-    Left the mean and the range; right the last eight epochs of every seed, enlarged.
+    Mean and range; right the last eight epochs, enlarged.
     """
     figure, (whole, end) = plt.subplots(1, 2, figsize=(9.6, 4.2))
     below = []
@@ -42,13 +42,12 @@ def steps(rows: Rows) -> Figure:
         epochs = range(1, values.shape[1] + 1)
         name, seeds = f"step {number}", len(values)
         label = f"{name}: {format_number(mean(values[:, -1].tolist()))} % ({seeds} seeds)"
-        whole.fill_between(epochs, values.min(0), values.max(0), color=colour, alpha=0.25, lw=0)
-        end.plot(epochs, values.T, color=colour, lw=0.9, alpha=min(0.5, 20 / seeds))
         for axes in (whole, end):
+            axes.fill_between(epochs, values.min(0), values.max(0), color=colour, alpha=0.25, lw=0)
             axes.plot(epochs, values.mean(0), "o-", ms=4, color=colour, label=label)
         if values[:, -8:].max() < ENLARGED[0]:
             below.append(name)
-    title = "Last epochs of every seed" + "".join(f" ({name} is below)" for name in below)
+    title = "The last epochs, enlarged" + "".join(f" ({name} is below)" for name in below)
     whole.set(title="Mean and range over the seeds", ylim=(96, 99.9))
     end.set(title=title, ylim=ENLARGED, xlim=(first - 0.2, count + 0.2))
     whole.set_ylabel("test accuracy (%)")
