@@ -185,6 +185,15 @@ def test_runs_of_fewer_than_five_epochs_are_not_compared(study_of, monkeypatch):
     assert table.endswith(" for 1 |")
 
 
+def test_a_target_is_met_only_so_far_until_every_seed_is_recorded(evidence, monkeypatch):
+    save(AUGMENTATION, 1, history(*[99.5] * 5))
+    for seeds, text in ((2, "met so far"), (1, "met")):
+        study = Study("?", "step", {"augmentation": AUGMENTATION}, seeds=seeds)
+        monkeypatch.setitem(STUDIES, "augmentation", study)
+        last_line = tables.results_table(load_rows()).splitlines()[-1]
+        assert last_line.endswith(f"| every seed consistent: {text} |")
+
+
 def test_settings_are_shown_as_they_are(monkeypatch):
     recipe = replace(
         AUGMENTATION, ema_decay=0.12345678, optimizer_args={"lr": 1.1e-5, "weight_decay": 0.1}

@@ -170,7 +170,7 @@ def results_table(rows: Rows) -> str:
                 f"**{format_mean(ours.last)}**",
                 f"**{consistent}**{bracket}{interval}",
                 f"{count_parameters(build_model(experiment)):,}",
-                _format_target(TARGETS[step], ours),
+                _format_target(TARGETS[step], ours, STUDIES[step].seeds),
             ]
         )
     header = ["step", "test accuracy (%)", "consistent seeds", "parameters", "target"]
@@ -189,8 +189,8 @@ def original_results_table(rows: Rows) -> str:
     return markdown_table(header, lines)
 
 
-def _format_target(target: float | None, row: Row) -> str:
-    """A step's target, and whether its runs meet it."""
+def _format_target(target: float | None, row: Row, seeds: int) -> str:
+    """A step's target, and whether its runs meet it, of so many seeds."""
     if target is None:
         text = "every seed consistent"
         met = row.consistent == len(row.records)
@@ -199,7 +199,8 @@ def _format_target(target: float | None, row: Row) -> str:
         met = bool(row.last) and mean(row.last) >= target
     if not row.records:
         return text
-    return f"{text}: {'met' if met else 'missed'}"
+    so_far = "" if len(row.records) == seeds else " so far"
+    return f"{text}: {'met' if met else 'missed'}{so_far}"
 
 
 def hyperparameters(_: Rows) -> str:
