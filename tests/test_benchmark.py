@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
 from src.data import normalize
 from src.evidence import benchmark, tables, usual_pipeline
@@ -54,3 +55,18 @@ def test_a_quick_benchmark_measures_both_pipelines_and_records_nothing(monkeypat
     rows = tables.speed_table(record).splitlines()[2:]
     assert len(rows) == 2 and rows[0].endswith("| 1.0 (1.0 to 1.0) |")
     assert not output.exists()
+
+
+def test_the_usual_pipeline_reads_each_batch_once(monkeypatch, root):
+    """A second iterator would read its first batches again, inside the measured time."""
+    started = []
+    iterate = DataLoader.__iter__
+
+    def count_iterators(loader):
+        started.append(len(loader.dataset))
+        return iterate(loader)
+
+    monkeypatch.setattr(DataLoader, "__iter__", count_iterators)
+    monkeypatch.setattr(usual_pipeline, "WORKERS", 0)
+    assert usual_pipeline.measure(BASIC, root, 0.01, "cpu") > 0
+    assert sorted(started) == [60, 100, 600]  # warm-up, test and training images

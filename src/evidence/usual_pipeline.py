@@ -5,6 +5,7 @@ the networks and the hyperparameters are ours, none of the settings, loaders or 
 """
 
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -39,7 +40,6 @@ def make_loaders(
     workers = WORKERS if workers is None else workers
     options = {
         "num_workers": workers,
-        "persistent_workers": workers > 0,  # `measure` starts them before the clock
         "pin_memory": torch.cuda.is_available(),
     }
     return (
@@ -59,13 +59,13 @@ def _make_augmentation(experiment: Experiment) -> list[transforms.RandomAffine]:
 def train(
     model: nn.Module,
     device: str,
-    train_loader: DataLoader,
+    batches: Iterable[tuple[torch.Tensor, torch.Tensor]],
     optimizer: torch.optim.Optimizer,
     average: AveragedModel | None = None,
 ) -> None:
     """Train for one epoch."""
     model.train()
-    for data, target in train_loader:
+    for data, target in batches:
         data, target = data.to(device), target.to(device)
         optimizer.zero_grad()
         output = model(data)
@@ -76,16 +76,19 @@ def train(
             average.update_parameters(model)
 
 
-def test(model: nn.Module, device: str, test_loader: DataLoader) -> float:
+def test(
+    model: nn.Module, device: str, batches: Iterable[tuple[torch.Tensor, torch.Tensor]]
+) -> float:
     """The accuracy in %."""
     model.eval()
-    correct = 0
+    correct = count = 0
     with torch.no_grad():
-        for data, target in test_loader:
+        for data, target in batches:
             data, target = data.to(device), target.to(device)
             prediction = model(data).argmax(dim=1)
             correct += prediction.eq(target).sum().item()
-    return 100 * correct / len(test_loader.dataset)
+            count += len(target)
+    return 100 * correct / count
 
 
 def measure(experiment: Experiment, root: Path, share: float, device: str) -> float:
@@ -99,9 +102,8 @@ def measure(experiment: Experiment, root: Path, share: float, device: str) -> fl
         update = get_ema_multi_avg_fn(experiment.ema_decay)
         average = AveragedModel(model, multi_avg_fn=update, use_buffers=True)
     train(model, device, warm_up, optimizer, average)
-    for loader in (train_loader, test_loader):
-        iter(loader)  # starts its workers
+    train_batches, test_batches = iter(train_loader), iter(test_loader)  # start their workers
     started = time.perf_counter()
-    train(model, device, train_loader, optimizer, average)
-    test(average or model, device, test_loader)
+    train(model, device, train_batches, optimizer, average)
+    test(average or model, device, test_batches)
     return time.perf_counter() - started
