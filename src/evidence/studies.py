@@ -63,32 +63,6 @@ def _augmented(*parts: str) -> Experiment:
     return replace(_AVERAGING, augmentation={name: STEP_3.augmentation[name] for name in names})
 
 
-# The neighbours of step 3's recipe: each hyperparameter moved one step down and one step up.
-NEIGHBOURS = {
-    "learning rate 0.1": {"optimizer_args.lr": 0.1},
-    "learning rate 0.4": {"optimizer_args.lr": 0.4},
-    "weight decay 5e-5": {"optimizer_args.weight_decay": 5e-5},
-    "weight decay 8e-4": {"optimizer_args.weight_decay": 8e-4},
-    "momentum 0.85": {"optimizer_args.momentum": 0.85},
-    "momentum 0.95": {"optimizer_args.momentum": 0.95},
-    "averaging 0.995": {"ema_decay": 0.995},
-    "averaging 0.9995": {"ema_decay": 0.9995},
-    "warm-up 5 %": {"scheduler_args.pct_start": 0.05},
-    "warm-up 30 %": {"scheduler_args.pct_start": 0.3},
-    "batch 64, learning rate 0.1": {"batch_size": 64, "optimizer_args.lr": 0.1},
-    "batch 256, learning rate 0.4": {"batch_size": 256, "optimizer_args.lr": 0.4},
-    "rotation ± 5°": {"augmentation.degrees": 5},
-    "rotation ± 15°": {"augmentation.degrees": 15},
-    "no shift": {"augmentation.translate": (0, 0)},
-    "shift ± 2 pixels": {"augmentation.translate": (2 / 28, 2 / 28)},
-    "scale ± 5 %": {"augmentation.scale": (0.95, 1.05)},
-    "scale ± 15 %": {"augmentation.scale": (0.85, 1.15)},
-    "no shear": {"augmentation.shear": 0},
-    "shear ± 12°": {"augmentation.shear": 12},
-    "bilinear interpolation": {"augmentation.interpolation": "bilinear"},
-}
-
-
 # These explain, on the validation split alone.
 EXPLANATIONS = {
     "ablation": Study(
@@ -165,16 +139,6 @@ SELECTION = {
         "step size of StepLR (epochs)",
         sweep(_ADAM, "scheduler_args.step_size", (3, 5, 7, 9)),
         "5",
-    ),
-    "sensitivity": Study(
-        "Is any neighbour of the earlier step 3's recipe better?",
-        "recipe",
-        {
-            "earlier step 3": STEP_3,
-            **{label: vary(STEP_3, changes) for label, changes in NEIGHBOURS.items()},
-        },
-        "earlier step 3",
-        seeds=5,
     ),
 }
 NEXT = {f"next_{name}": study for name, study in next_studies.STUDIES.items()}
