@@ -111,8 +111,9 @@ def test_the_steps_over_their_seeds():
 
 def test_the_curve_of_consistency_counts_the_seeds_at_or_above_each_accuracy():
     originals = {step: row(step, [99.1]) for step in STEPS}
+    step_2 = replace(row("regularization", [99.5, 99.3, 99.4, 99.4]), consistent=3)
     rows = {
-        "regularization": {"regularization": row("regularization", [99.5, 99.3, 99.4, 99.4])},
+        "regularization": {"regularization": step_2},
         "augmentation": {"augmentation": row("augmentation", [])},  # no run is recorded yet
         "original": originals,
     }
@@ -122,7 +123,9 @@ def test_the_curve_of_consistency_counts_the_seeds_at_or_above_each_accuracy():
     for accuracy, share in ((99.2, 100), (99.3, 100), (99.35, 75), (99.4, 75), (99.45, 25)):
         index = np.searchsorted(curve.get_xdata(), accuracy)  # the step that ends there
         assert curve.get_ydata()[index] == share
-    assert len(axes.lines) == 4  # with that of the target
+    dots = [line.get_xydata().tolist() for line in axes.lines if line.get_marker() == "o"]
+    assert dots == [[[99.4, 75]], [[99.4, 0]], [[99.4, 0]]]
+    assert len(axes.lines) == 7  # with that of the target
 
 
 def test_what_a_parameter_is_worth_is_drawn_at_its_number():

@@ -62,7 +62,7 @@ def steps(rows: Rows) -> Figure:
 def consistency(rows: Rows) -> Figure:
     """The share of seeds, in %, whose last five epochs all reach an accuracy, over that accuracy.
 
-    At 99.4 % it is the share of consistent seeds; beside it, the curve shows the margin.
+    At 99.4 % a dot marks the share of consistent seeds; beside it, the curve shows the margin.
     """
     curves = {
         "step 2": (rows["regularization"]["regularization"], BLUE, "-"),
@@ -81,6 +81,7 @@ def consistency(rows: Rows) -> Figure:
         label = f"{name} ({len(values)} seeds)"
         accuracies, shares = [0, *values, 100], [100, *shares, 0]
         axes.step(accuracies, shares, where="pre", color=colour, ls=style, label=label)
+        axes.plot(TARGET, 100 * row.consistent / len(row.records), "o", color=colour)
     axes.axvline(TARGET, color=GREY, ls="--", lw=1.2)
     text = {"color": GREY, "fontsize": 9, "ha": "center"}
     axes.text(TARGET, 1.02, f"{TARGET} %", transform=axes.get_xaxis_transform(), **text)
@@ -113,7 +114,8 @@ def study(name: str, rows: Mapping[str, Row]) -> Figure:
         axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.grid(axis="y", visible=False)
     handles, labels = left.get_legend_handles_labels()
-    figure.legend(handles[:2], labels[:2], loc="outside upper right", ncols=2, fontsize=9)
+    place = {"loc": "lower right", "bbox_to_anchor": (1, 1)}  # above the seeds
+    left.legend(handles[:2], labels[:2], **place, ncols=2, fontsize=9)
     return figure
 
 
