@@ -1,4 +1,4 @@
-"""The three networks, side by side.
+"""The networks, side by side.
 
 Each takes images of shape (N, 1, 28, 28) and returns log-probabilities of the ten digits, float32
 of shape (N, 10). The convolutions have no bias. The comments give the size of a layer's maps.

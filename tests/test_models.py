@@ -1,4 +1,4 @@
-"""The three networks return log-probabilities; the report and the weights pin their layers."""
+"""The networks return log-probabilities; the report and the weights pin their layers."""
 
 import pytest
 import torch

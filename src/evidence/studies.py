@@ -2,7 +2,7 @@
 
 `REPORTS` are evaluated on the test set or on folds, the others on the validation split alone:
 `EXPLANATIONS` say what the parts of a recipe contribute, and `SELECTION` compares recipes to choose
-one. `NEXT` holds all studies of the frozen steps; those that are shown stand above, too.
+one. `NEXT` holds those of `next_studies`; those that are shown stand above, too.
 `runner` runs the studies, `rows` reads what is recorded, `report` shows it.
 """
 
@@ -26,10 +26,9 @@ def _networks(*widths: float) -> dict[str, Experiment]:
 
 FOLDS = [f"fold {number}" for number in range(1, 7)]
 
-# These report, on the test set and on the folds of the training set. The studies from
-# `next_studies`, here and below, are of the steps as they are. The others start from `STEP_2` and
-# `STEP_3` of `selection`, the recipes before the last choice, as long as theirs in `next_studies`
-# lack runs; their labels say "earlier".
+# These report, on the test set and on the folds of the training set. Here and below, `STEP_2` and
+# `STEP_3` are the recipes before the last choice, and the labels of their studies say "earlier":
+# these are shown as long as those in `next_studies`, of the steps as they are, lack runs.
 REPORTS = {
     "basic": next_studies.STUDIES["basic"],
     "regularization": next_studies.STUDIES["regularization"],
