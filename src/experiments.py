@@ -43,7 +43,7 @@ REGULARIZATION = Experiment(
         "cycle_momentum": False,
     },
 )
-# 99.56 ± 0.04 %, 62 of 62 seeds consistent
+# 99.56 ± 0.04 %, 100 of 100 seeds consistent
 AUGMENTATION = Experiment(
     "augmentation",
     "AugmentedNet",
