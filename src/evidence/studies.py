@@ -40,6 +40,7 @@ REPORTS = {
         {fold: replace(STEP_3, split=fold) for fold in FOLDS},
         seeds=5,
     ),
+    "fewer_images": next_studies.STUDIES["fewer_images"],
     "parameters": Study(
         "What is a parameter worth?",
         "parameters of the network, earlier step 3",
