@@ -1,7 +1,7 @@
 """Recipes and training path are frozen while they are measured: runs and first batches."""
 
 import hashlib
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import islice
 
 import pytest
@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 from src import store
+from src.data import SPLITS
 from src.evidence.next_studies import STUDIES
-from src.experiments import prepare
+from src.experiments import STEPS, prepare
 from src.training import fit
 
 # After six batches with seed 1: their mean loss and the test loss, the next learning rate, and how
@@ -55,3 +56,11 @@ def test_only_reports_use_the_test_set():
     for name in STUDIES.keys() - reports - {"folds"}:
         splits = {recipe.split for recipe in STUDIES[name].experiments.values()}
         assert splits == {"validation"}, name
+
+
+def test_a_study_of_a_step_compares_with_the_step():
+    steps = [replace(step, split=split) for step in STEPS.values() for split in SPLITS]
+    for name in STUDIES.keys() - {"scheduler", "claims"}:  # these compare with Adam
+        study = STUDIES[name]
+        if study.reference not in (None, "the row above"):
+            assert study.experiments[study.reference] in steps, f"{name}: {study.reference}"

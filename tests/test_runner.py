@@ -217,3 +217,8 @@ def test_selection_uses_the_validation_split_alone():
     recipes = [recipe for study in studies for recipe in study.experiments.values()]
     images = {SPLITS[recipe.split].evaluate for recipe in recipes}
     assert images == {SPLITS["validation"].evaluate}
+
+
+def test_a_reference_that_is_no_label_is_refused():
+    with pytest.raises(ValueError, match="no recipe has the label of the reference, 'c': .* a, b"):
+        Study("?", "x", {"a": BASIC, "b": AUGMENTATION}, "c")

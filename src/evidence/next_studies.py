@@ -60,6 +60,7 @@ def _networks(*widths: float) -> dict[str, Experiment]:
     return {f"{count_parameters(build_model(recipe)):,}": recipe for recipe in recipes}
 
 
+_NETWORKS = _networks(0.34, 0.5, 0.6, 0.7, 0.83)
 # The recipe of the original series, with a lower learning rate.
 _ADAM = vary(ORIGINAL["regularization"], {"split": "validation", "optimizer_args.lr": 0.01})
 _NO_BATCH_NORM = vary(STEP_2, {"model_args.batch_norm": False})
@@ -126,8 +127,8 @@ STUDIES: Mapping[str, Study] = {
     "parameters": Study(
         "What is a parameter worth?",
         "parameters of step 3's network",
-        _networks(0.34, 0.5, 0.6, 0.7, 0.83),
-        "7,946",
+        _NETWORKS,
+        reference=[*_NETWORKS][-1],  # step 3
     ),
     "epochs": Study(
         "What is an epoch worth?",

@@ -8,13 +8,21 @@ from ..recipes import Experiment
 
 @dataclass(frozen=True)
 class Study:
-    """A question, what is varied, the recipes by the labels of the tables, and the seeds."""
+    """A question, what is varied, the recipes by the labels of the tables, and the seeds.
+
+    Raises ValueError if no recipe has the label of the reference.
+    """
 
     question: str
     setting: str
     experiments: Mapping[str, Experiment]
     reference: str | None = None  # the label that the others are compared with, or "the row above"
     seeds: int = 10  # 1 to this number
+
+    def __post_init__(self) -> None:
+        if self.reference not in (None, "the row above", *self.experiments):
+            fault = f"no recipe has the label of the reference, {self.reference!r}"
+            raise ValueError(f"{fault}: choose from {', '.join(self.experiments)}")
 
     def runs(self, seeds: int | None = None) -> list[tuple[Experiment, int]]:
         """Every recipe with each seed, or with seeds 1 to `seeds`; one seed after the other."""
