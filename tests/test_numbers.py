@@ -88,7 +88,7 @@ def test_plain_numbers_are_those_of_the_list(pytestconfig):
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_quoted_numbers_are_what_the_records_say(name):
     text = read_text(name)
-    assert fill_in(text, load_values()) == text
+    assert fill_in(text, load_values(), name) == text
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)
@@ -98,14 +98,15 @@ def test_a_changed_number_is_noticed(name):
     for number in NUMBER.finditer(blank_all_but_prose(text)):
         changed = raise_last_digit(text, number.end())
         is_plain = find_plain_numbers(changed) != plain
-        is_quoted = fill_in(changed, load_values()) != changed
+        is_quoted = fill_in(changed, load_values(), name) != changed
         rest = text[number.start() : number.end() + 60]
         assert is_plain or is_quoted, f"nothing notices a change of the first number in {rest!r}"
 
 
 def test_an_unknown_name_is_an_error():
-    with pytest.raises(ValueError, match="'step 3/weight'"):
-        fill_in("It weighs <!-- step 3/weight -->1<!-- --> kg.", {"step 3/size": "2"})
+    text = "It weighs <!-- step 3/weight -->1<!-- --> kg."
+    with pytest.raises(ValueError, match="README.md quotes 'step 3/weight', which no record"):
+        fill_in(text, {"step 3/size": "2"}, "README.md")
 
 
 def test_a_single_seed_has_no_interval(evidence, monkeypatch):

@@ -90,11 +90,11 @@ def test_check_names_everything_that_was_altered(copy):
         text = path.read_text(encoding="utf-8")
         text = altered(text, text.index("Loss=", text.index("EPOCH: 3")))
         text = altered(text, text.index(" -->", text.index("/last -->")))
-        expected.append(f"{path.name}, a number in a sentence")
+        expected.append(f"Notebooks/{path.name}, a number in a sentence")
         if '"Markdown(table(' in text:
             text = altered(text, text.index("| 0.002 |") + len("| 0.002 |"))
-            expected.append(f"{path.name}, a table")
-        expected.append(f"{path.name}, its training log")
+            expected.append(f"Notebooks/{path.name}, a table")
+        expected.append(f"Notebooks/{path.name}, its training log")
         path.write_text(text, encoding="utf-8")
     assert [fault.split(" does not")[0] for fault in report.check()] == expected
 

@@ -154,7 +154,7 @@ def write() -> None:
         text = path.read_text(encoding="utf-8")
         for name, make in makers.items():
             text = _replace_table(text, name, make(rows), path)
-        _write_text(path, fill_in(text, values))
+        _write_text(path, fill_in(text, values, _relative(path)))
     for path in NOTEBOOKS.values():
         _write_numbers(path, values)
     build_page.write(page_numbers(rows), misread_images())
@@ -174,9 +174,8 @@ def _marked(table: str) -> re.Pattern:
 def _replace_table(text: str, name: str, table: str, path: Path) -> str:
     text, count = _marked(name).subn(lambda _: f"{table}\n", text)
     if count != 1:
-        file = path.relative_to(ROOT)
         markers = f"<!-- generated: {name} --> and <!-- end -->"
-        fault = f"{file}: expected {markers} once, found {count} times"
+        fault = f"{_relative(path)}: expected {markers} once, found {count} times"
         raise RuntimeError(f"{fault}; a study without its runs stands in studies.UNFINISHED")
     return text
 
@@ -191,9 +190,15 @@ def _write_numbers(path: Path, values: dict[str, str]) -> None:
     notebook = _read_notebook(path)
     for cell in notebook["cells"]:
         if cell["cell_type"] == "markdown":
-            cell["source"] = fill_in("".join(cell["source"]), values).splitlines(keepends=True)
+            text = fill_in("".join(cell["source"]), values, _relative(path))
+            cell["source"] = text.splitlines(keepends=True)
     text = json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
     _write_text(path, text)
+
+
+def _relative(path: Path) -> str:
+    """The path from the repository's folder, as messages name it."""
+    return path.relative_to(ROOT).as_posix()
 
 
 def _write_text(path: Path, text: str) -> None:
@@ -227,23 +232,23 @@ def check() -> list[str]:
 
 def _check_text(path: Path, rows: Rows, values: dict[str, str]) -> list[str]:
     text = path.read_text(encoding="utf-8")
-    name = path.relative_to(ROOT)
+    name = _relative(path)
     faults = [
         f"{name}, table {table!r}"
         for table, make in TABLES[path].items()
         if _marked(table).findall(text) != [make(rows) + "\n"]
     ]
-    if fill_in(text, values) != text:
+    if fill_in(text, values, name) != text:
         faults.append(f"{name}, a number in a sentence")
     return faults
 
 
 def _check_notebook(step: str, rows: Rows, values: dict[str, str]) -> list[str]:
-    name = NOTEBOOKS[step].name
+    name = _relative(NOTEBOOKS[step])
     cells = _read_notebook(NOTEBOOKS[step])["cells"]
     messages = []
     sentences = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown"]
-    if [fill_in(text, values) for text in sentences] != sentences:
+    if [fill_in(text, values, name) for text in sentences] != sentences:
         messages.append(f"{name}, a number in a sentence {REPORT_AGAIN}")
     outputs = [output for cell in cells for output in cell.get("outputs", [])]
     shown = "\n".join(_read_output(output) for output in outputs)

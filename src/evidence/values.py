@@ -275,13 +275,16 @@ def facts_table(rows: Rows) -> str:
     return markdown_table(["quantity", "value"], lines)
 
 
-def fill_in(text: str, values: Mapping[str, str]) -> str:
-    """The text with every quoted number as it is now. Raises ValueError for an unknown name."""
+def fill_in(text: str, values: Mapping[str, str], file: str) -> str:
+    """The text of a file with every quoted number as it is now.
+
+    Raises ValueError, which names the file, if no value has the name of a quoted one.
+    """
 
     def replace(quoted: re.Match) -> str:
         name = quoted["name"]
         if name not in values:
-            fault = f"a sentence quotes {name!r}, which no record gives"
+            fault = f"{file} quotes {name!r}, which no record gives"
             places = "python -m src study --list, or results/exercises.jsonl"
             raise ValueError(f"{fault}: are there runs of it? See {places}")
         return f"<!-- {name} -->{values[name]}<!-- -->"
