@@ -98,3 +98,4 @@ def test_the_detectable_difference_is_the_one_that_is_found_four_times_of_five()
 
 def test_the_sampling_error_is_that_of_a_binomial():
     assert measures.sampling_error(99.54) == pytest.approx(0.133, abs=0.001)
+    assert measures.sampling_error(99.54, 40_000) == pytest.approx(0.066, abs=0.001)

@@ -1,6 +1,7 @@
 """The tables say what the records say: compared with a computation of its own."""
 
 import json
+import math
 import re
 from dataclasses import asdict, replace
 from decimal import Decimal
@@ -221,6 +222,9 @@ def test_tables_and_pictures_without_runs_are_empty(evidence):
     assert pictures.parameters(rows, []).axes
 
 
+FEWER_IMAGES = "test, 50,000 images"
+
+
 @cache
 def read_lines(file):
     """The records of a file of the evidence."""
@@ -281,7 +285,8 @@ def test_the_chain_is_found_by_another_way():
 
 def test_the_folds_are_found_by_another_way():
     splits = [*(f"fold {number}" for number in range(1, 6)), "validation"]
-    folds = [find_earlier(seeds=5, split=split) for split in splits]
+    recipes = [replace(AUGMENTATION, split=split) for split in splits]
+    folds = [find_accuracies("study.jsonl", recipe, seeds=5) for recipe in recipes]
     rows = cells_of("folds")
     for (lowest, last), row in zip(folds, rows, strict=True):
         consistent = sum(value >= 99.4 for value in lowest)
@@ -292,11 +297,18 @@ def test_the_folds_are_found_by_another_way():
     facts = facts_table(ROWS())
     assert f"last epoch (%) | {as_shown(images)} |" in facts
     assert f"{sum(value >= 99.4 for lowest, _ in folds[:5] for value in lowest)} of 25" in facts
+    _, on_test = find_accuracies("study.jsonl", replace(AUGMENTATION, split=FEWER_IMAGES), seeds=10)
+    shares = [mean(on_test) / 100, mean(value for _, last in folds[:5] for value in last) / 100]
+    sizes = [10_000, 50_000]
+    variance = sum(p * (1 - p) / size for p, size in zip(shares, sizes, strict=True))
+    gap, half = 100 * (shares[0] - shares[1]), 196 * math.sqrt(variance)
+    low, high = math.floor(100 * (gap - half)) / 100, math.ceil(100 * (gap + half)) / 100
+    assert f"| {gap:+.2f} ({low:+.2f} to {high:+.2f}) |" in facts.replace("−", "-")
 
 
 def test_the_runs_on_fewer_images_are_found_by_another_way():
     rows = cells_of("fewer_images")
-    for split, row in zip(["test", "test, 50,000 images"], rows, strict=True):
+    for split, row in zip(["test", FEWER_IMAGES], rows, strict=True):
         recipe = replace(AUGMENTATION, split=split)
         lowest, last = find_accuracies("study.jsonl", recipe, seeds=10)
         consistent = sum(value >= 99.4 for value in lowest)

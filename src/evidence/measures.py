@@ -100,7 +100,7 @@ def proportion_interval(count: int, total: int) -> tuple[float, float]:
     return 100 * float(interval.low), 100 * float(interval.high)
 
 
-def sampling_error(accuracy: float) -> float:
-    """Half of the 95 % interval of an accuracy in %, over other samples of 10,000 images."""
+def sampling_error(accuracy: float, images: int = 10_000) -> float:
+    """Half of the 95 % interval of an accuracy in %, over other samples of as many images."""
     share = accuracy / 100
-    return 196 * math.sqrt(share * (1 - share) / 10_000)
+    return 196 * math.sqrt(share * (1 - share) / images)

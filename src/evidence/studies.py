@@ -24,8 +24,6 @@ def _networks(*widths: float) -> dict[str, Experiment]:
     return {f"{count_parameters(build_model(recipe)):,}": recipe for recipe in recipes}
 
 
-FOLDS = [f"fold {number}" for number in range(1, 7)]
-
 # These report, on the test set and on the folds of the training set. Here and below, `STEP_2` and
 # `STEP_3` are the recipes before the last choice, and the labels of their studies say "earlier":
 # these are shown as long as those in `next_studies`, of the steps as they are, lack runs.
@@ -34,12 +32,7 @@ REPORTS = {
     "regularization": next_studies.STUDIES["regularization"],
     "augmentation": next_studies.STUDIES["augmentation"],
     "original": next_studies.STUDIES["original"],
-    "folds": Study(
-        "What does the earlier step 3 reach on other images?",
-        "fold that is left out, earlier step 3",
-        {fold: replace(STEP_3, split=fold) for fold in FOLDS},
-        seeds=5,
-    ),
+    "folds": next_studies.STUDIES["folds"],
     "fewer_images": next_studies.STUDIES["fewer_images"],
     "parameters": Study(
         "What is a parameter worth?",

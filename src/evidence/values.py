@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from statistics import mean, stdev
 
 from .. import store
+from ..data import FOLD_SIZE
 from ..experiments import STEPS, load_runs
 from ..models import count_parameters
 from ..recipes import build_model
@@ -43,6 +44,7 @@ OTHER_FACTS = {
     "folds/mean others": "step 3, folds 1 to 5 (50,000 images), last epoch (%)",
     "folds/others": "step 3, folds 1 to 5, consistent runs",
     "folds/gap": "step 3, fold 6 minus the mean of folds 1 to 5, last epoch (pp)",
+    "fewer_images/gap": "step 3 on 50,000 images, test set minus folds 1 to 5, last epoch (pp)",
     "augmentation/gain": "step 3 minus the original's, last epoch (pp)",
     "augmentation/gain lowest": "step 3 minus the original's, lowest (pp)",
     "regularization/gain lowest": "step 2 minus the original's, lowest (pp)",
@@ -146,11 +148,13 @@ def _facts(rows: Rows) -> dict[str, str]:
     runs = sum(len(row.records) for row in others)
     if runs:
         values["folds/others"] = f"{consistent} of {runs}"
-    if all(row.all_learn for row in folds.values()):
+    on_test = rows["fewer_images"]["50,000"]
+    if all(row.all_learn for row in (on_test, *folds.values())):
         gap = mean(folds["fold 6"].last) - mean(mean(row.last) for row in others)
         values["folds/all"] = format_mean(_means_over_folds(folds.values()))
         values["folds/mean others"] = format_mean(_means_over_folds(others))
         values["folds/gap"] = format_signed(gap)
+        values["fewer_images/gap"] = _compare_images(on_test, others)
     values |= _compare_rows(rows)
     records = load_study_records().values()
     hours = sum(record["seconds"] * record["threads"] for record in records) / 3600
@@ -182,6 +186,15 @@ def _compare_rows(rows: Rows) -> dict[str, str]:
             values[f"{name}/size"] = format_number(abs(gain))
             values[f"{name}/interval"] = format_signed_interval(low, high)
     return values
+
+
+def _compare_images(row: Row, folds: list[Row]) -> str:
+    """The last accuracy on the test set minus that on the folds; the interval is over images."""
+    accuracy, on_folds = mean(row.last), mean(_means_over_folds(folds))
+    error = measures.sampling_error(accuracy)
+    fold_error = measures.sampling_error(on_folds, FOLD_SIZE * len(folds))
+    gap, uncertainty = accuracy - on_folds, math.hypot(error, fold_error)
+    return format_difference((gap, gap - uncertainty, gap + uncertainty))
 
 
 def _means_over_folds(folds: Iterable[Row]) -> list[float]:
