@@ -87,7 +87,7 @@ def test_a_study_names_the_images_that_it_evaluates(monkeypatch):
         (("validation", "validation"), "validation"),
         (("validation, fewer images", "validation"), "validation"),
         (("fold 2", "fold 2"), "fold 2"),
-        (("fold 1", "fold 2"), "each row's split"),
+        (("fold 1", "fold 2"), "each row's images"),
         (("test", "test, 50,000 images"), "test"),
     ):
         recipes = {label: replace(BASIC, split=split) for label, split in zip("ab", splits)}

@@ -124,7 +124,7 @@ def _axis_label(name: str) -> str:
     splits = [recipe.split for recipe in STUDIES[name].experiments.values()]
     images = {SPLITS[split].evaluate for split in splits}
     # Of splits with the same images, a longer name only says more about the training images.
-    evaluated = min(splits, key=len) if len(images) == 1 else "each row's split"
+    evaluated = min(splits, key=len) if len(images) == 1 else "each row's images"
     return f"lowest of the last five epochs,\n{evaluated} (%)"
 
 
