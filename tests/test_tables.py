@@ -223,6 +223,7 @@ def test_tables_and_pictures_without_runs_are_empty(evidence):
 
 
 FEWER_IMAGES = "test, 50,000 images"
+FIRST_FOLDS = [f"fold {number}" for number in range(1, 6)]
 
 
 @cache
@@ -242,10 +243,9 @@ def find_accuracies(file, experiment, seeds=None, **conditions):
     return [min(values[-5:]) for values in accuracies], [values[-1] for values in accuracies]
 
 
-def find_earlier(seeds=None, **changes):
-    """Those of the earlier step 3, with which the studies were made that are still shown."""
-    recipe = replace(selection.STEP_3, **{"split": "test", **changes})
-    return find_accuracies("earlier_studies.jsonl", recipe, seeds, precision="bfloat16")
+def find_on_split(split, seeds):
+    """The lowest and the last accuracies of step 3 on a split."""
+    return find_accuracies("study.jsonl", replace(AUGMENTATION, split=split), seeds)
 
 
 def as_shown(values):
@@ -284,15 +284,14 @@ def test_the_chain_is_found_by_another_way():
         chain.append({"augmentation": {**dict([*parts.items()][:count]), **interpolation}})
     rows = cells_of("ablation")[1:]  # below step 2
     for changes, row in zip(chain, rows, strict=True):
-        lowest, last = find_earlier(split="validation", **changes)
+        recipe = replace(selection.STEP_3, **changes)
+        lowest, last = find_accuracies("earlier_studies.jsonl", recipe, precision="bfloat16")
         assert len(lowest) == 10
         check_row(row, lowest, last)
 
 
 def test_the_folds_are_found_by_another_way():
-    splits = [*(f"fold {number}" for number in range(1, 6)), "validation"]
-    recipes = [replace(AUGMENTATION, split=split) for split in splits]
-    folds = [find_accuracies("study.jsonl", recipe, seeds=5) for recipe in recipes]
+    folds = [find_on_split(split, 5) for split in (*FIRST_FOLDS, "validation")]
     rows = cells_of("folds")
     for (lowest, last), row in zip(folds, rows, strict=True):
         assert len(lowest) == 5
@@ -301,20 +300,22 @@ def test_the_folds_are_found_by_another_way():
     facts = facts_table(ROWS())
     assert f"last epoch (%) | {as_shown(images)} |" in facts
     assert f"{sum(value >= 99.4 for lowest, _ in folds[:5] for value in lowest)} of 25" in facts
-    _, on_test = find_accuracies("study.jsonl", replace(AUGMENTATION, split=FEWER_IMAGES), seeds=10)
-    shares = [mean(on_test) / 100, mean(value for _, last in folds[:5] for value in last) / 100]
-    sizes = [10_000, 50_000]
-    variance = sum(p * (1 - p) / size for p, size in zip(shares, sizes, strict=True))
-    gap, half = 100 * (shares[0] - shares[1]), 196 * math.sqrt(variance)
+
+
+def test_the_gap_between_test_set_and_folds_is_found_by_another_way():
+    on_test = mean(find_on_split(FEWER_IMAGES, 10)[1]) / 100
+    on_folds = mean(mean(find_on_split(fold, 5)[1]) for fold in FIRST_FOLDS) / 100
+    variance = on_test * (1 - on_test) / 10_000 + on_folds * (1 - on_folds) / 50_000
+    gap, half = 100 * (on_test - on_folds), 196 * math.sqrt(variance)
     low, high = math.floor(100 * (gap - half)) / 100, math.ceil(100 * (gap + half)) / 100
-    assert f"| {gap:+.2f} ({low:+.2f} to {high:+.2f}) |" in facts.replace("−", "-")
+    facts = facts_table(ROWS()).replace("−", "-")
+    assert f"| {gap:+.2f} ({low:+.2f} to {high:+.2f}) |" in facts
 
 
 def test_the_runs_on_fewer_images_are_found_by_another_way():
     rows = cells_of("fewer_images")
     for split, row in zip(["test", FEWER_IMAGES], rows, strict=True):
-        recipe = replace(AUGMENTATION, split=split)
-        lowest, last = find_accuracies("study.jsonl", recipe, seeds=10)
+        lowest, last = find_on_split(split, 10)
         assert len(lowest) == 10
         check_row(row, lowest, last)
 
