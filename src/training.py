@@ -125,10 +125,10 @@ def predict(
 class MovingAverage:
     """The exponential moving average of a model's weights and buffers, with a warm-up.
 
-    `model` is a network with the averages. The first update copies the weights. After n ≥ 1
-    updates, the next one uses the smaller of `decay` and (1 + n) / (10 + n), as TensorFlow's
-    ExponentialMovingAverage does: the average soon forgets the first weights, which are nearly
-    random.
+    The buffers are the statistics of batch normalisation. `model` is a network with the averages.
+    The first update copies the weights. After n ≥ 1 updates, the next one uses the smaller of
+    `decay` and (1 + n) / (10 + n), as TensorFlow's ExponentialMovingAverage does: the average soon
+    forgets the first weights, which are nearly random.
     """
 
     def __init__(self, model: nn.Module, decay: float):
@@ -144,7 +144,7 @@ class MovingAverage:
         averages = self.model.state_dict().values()
         for average, value in zip(averages, model.state_dict().values(), strict=True):
             if average.is_floating_point():
-                average.lerp_(value, 1 - decay)
+                average.lerp_(value, 1 - decay)  # decay * average + (1 - decay) * value
             else:
                 average.copy_(value)  # the number of batches that batch normalisation has seen
         self.batches += 1
