@@ -20,7 +20,7 @@ import torchvision
 from torch import nn
 
 PACKAGE = Path(__file__).parent
-# What decides the numbers of a run, beside the recipe, the seed and the machine.
+# What decides the numbers of a run, besides the recipe, the seed and the machine.
 TRAINING_FILES = [
     PACKAGE / f"{module}.py"
     for module in ("data", "models", "device", "training", "recipes", "experiments")
@@ -52,6 +52,16 @@ def pick_device(name: str | None = None) -> torch.device:
             except RuntimeError:
                 print(f"{candidate} is available, but cannot compute: the CPU is used instead.")
     return torch.device("cpu")
+
+
+def pick_memory_format(device: torch.device) -> torch.memory_format:
+    """The order in which a network's weights lie in memory.
+
+    With the channels of a pixel side by side, convolutions are faster; images with one channel are
+    the same in both orders. On MPS, some versions of PyTorch compute wrong gradients of batch
+    normalisation in this order, or fail (https://github.com/pytorch/pytorch/issues/175189).
+    """
+    return torch.contiguous_format if device.type == "mps" else torch.channels_last
 
 
 def _compute_on(name: str) -> torch.device:

@@ -19,7 +19,7 @@ from torch import nn
 
 from . import store
 from .data import Loader, load_mnist
-from .device import configure, environment, hash_source, pick_device
+from .device import configure, environment, hash_source, pick_device, pick_memory_format
 from .errors import OneLineError
 from .recipes import Experiment, build_augmentation, build_model, build_optimizer, build_scheduler
 from .training import DivergenceError, MovingAverage, Setup, fit, format_summary, predict
@@ -111,7 +111,7 @@ def run(
     record["finished"] = datetime.now(UTC).isoformat(timespec="seconds")
     recorded = True
     if file is not None and not reduction:
-        recorded = _save(file, experiment, record, setup.tested)
+        recorded = _save(file, record, setup.tested)
     if recorded:
         checkpoint.remove()
     if failure:
@@ -130,9 +130,8 @@ def prepare(experiment: Experiment, seed: int = 1, device: str | None = None) ->
     torch_device = pick_device(device)
     configure()
     torch.manual_seed(seed)
-    # With the channels of a pixel side by side, convolutions are faster; images with one channel
-    # are the same in both orders.
-    model = build_model(experiment).to(torch_device, memory_format=torch.channels_last)
+    memory_format = pick_memory_format(torch_device)
+    model = build_model(experiment).to(torch_device, memory_format=memory_format)
     reduction = find_reduction()
     limit = reduction.images if reduction else None
     data, test_data = load_mnist(experiment.split, torch_device, limit)
@@ -158,7 +157,7 @@ def prepare(experiment: Experiment, seed: int = 1, device: str | None = None) ->
 
 
 def _check_seed(seed: object) -> int:
-    """The seed as an integer, of whatever kind it is."""
+    """The seed as an int; any kind of integer, such as NumPy's, is accepted."""
     try:
         number = operator.index(seed)
     except TypeError:
@@ -205,7 +204,7 @@ def _describe(experiment: Experiment, seed: int, setup: Setup) -> dict:
 
 
 def _conditions(record: dict, setup: Setup) -> dict:
-    """What must be the same when a run is resumed, beside its recipe and its seed."""
+    """What must be the same when a run is resumed, besides its recipe and its seed."""
     return {
         "source": hash_source(setup.model),
         "torch": record["torch"],
@@ -226,7 +225,7 @@ def _resume(checkpoint: store.Checkpoint, setup: Setup) -> list[dict]:
 def _train(
     setup: Setup, history: list[dict], epochs: int, checkpoint: store.Checkpoint, fresh: bool
 ) -> None:
-    """Train until the history has so many epochs; a checkpoint is saved after each."""
+    """Train until the history has `epochs` epochs; a checkpoint is saved after each."""
     try:
         for epoch in fit(setup, range(len(history) + 1, epochs + 1)):
             history.append(epoch)
@@ -247,12 +246,15 @@ def _find_errors(setup: Setup) -> list[list[int]]:
     return torch.stack([wrong, predictions[wrong]], dim=1).tolist()
 
 
-def _save(file: str, experiment: Experiment, record: dict, model: nn.Module) -> bool:
-    """Record a run, of an unchanged step with its weights; if this fails, say so, return False."""
-    unchanged = experiment == STEPS.get(experiment.name)
+def _save(file: str, record: dict, model: nn.Module) -> bool:
+    """Append the record and, for an unchanged step, save its weights.
+
+    If this fails, print why and return False.
+    """
+    step = _find_step(record) if file == "runs" else None
     try:
-        if unchanged and record["seed"] == 1 and "failed" not in record and file == "runs":
-            store.save_state(model.state_dict(), store.OUTPUT / f"{experiment.name}.pt")
+        if step:
+            store.save_state(model.state_dict(), store.OUTPUT / f"{step}.pt")
         store.append_records(store.OUTPUT / f"{file}.jsonl", [record])
     except OSError as error:
         print(f"the run was not recorded ({error}): run it again to record it", file=sys.stderr)
@@ -260,14 +262,21 @@ def _save(file: str, experiment: Experiment, record: dict, model: nn.Module) -> 
     return True
 
 
+def _find_step(record: dict) -> str | None:
+    """The step that this is a run of with seed 1, if any; the recipe may have another name."""
+    if "failed" in record:
+        return None
+    key = store.run_key(record["recipe"], record["seed"])
+    for step, experiment in STEPS.items():
+        if key == store.run_key(asdict(experiment), 1):
+            return step
+    return None
+
+
 def load_runs(folder: Path, step: str) -> list[dict]:
     """The records of a step in a folder, of its recipe as it is now and seed 1; the newest last."""
-    key = store.run_key(asdict(STEPS[step]), 1)
-    return [
-        record
-        for record in store.load_records(folder / "runs.jsonl").values()
-        if store.run_key(record["recipe"], record["seed"]) == key and "failed" not in record
-    ]
+    records = store.load_records(folder / "runs.jsonl").values()
+    return [record for record in records if _find_step(record) == step]
 
 
 def load_model(step: str = "augmentation", weights: Path | str | None = None) -> nn.Module:

@@ -86,7 +86,7 @@ class RegularizedNet(Net):
 
 
 class AugmentedNet(Net):
-    """Step 3: one 3 × 3 convolution more, no 1 × 1 convolution at the end, 7,946 parameters.
+    """Step 3: one more 3 × 3 convolution, no 1 × 1 convolution at the end, 7,946 parameters.
 
     `width` scales the channels of every convolution, to measure what a parameter is worth.
     """

@@ -17,10 +17,22 @@ from torch import nn
 from torchvision.utils import make_grid
 
 BLUE, RED, GREY = "#4477aa", "#cc3311", "#777777"  # colour-blind safe (Paul Tol)
-plt.rcParams |= {"figure.dpi": 100, "savefig.dpi": 150, "figure.constrained_layout.use": True}
-plt.rcParams |= {"font.size": 11, "axes.titlesize": 12, "legend.frameon": False}
-plt.rcParams |= {"axes.spines.top": False, "axes.spines.right": False, "axes.axisbelow": True}
-plt.rcParams |= {"axes.grid": True, "grid.alpha": 0.3, "lines.linewidth": 1.8}
+plt.rcParams.update(
+    {
+        "figure.dpi": 100,
+        "savefig.dpi": 150,
+        "figure.constrained_layout.use": True,
+        "font.size": 11,
+        "axes.titlesize": 12,
+        "legend.frameon": False,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.axisbelow": True,
+        "axes.grid": True,
+        "grid.alpha": 0.3,
+        "lines.linewidth": 1.8,
+    }
+)
 
 
 def digits(
@@ -132,10 +144,13 @@ def receptive_fields(layers: Mapping[str, nn.Module], image: torch.Tensor) -> Fi
     The output is the one in the middle of its map. `layers` are applied one after the other, to 784
     images that have NaN in one pixel each: the output is NaN if it depends on that pixel.
     """
-    maps = torch.zeros(784, 784).fill_diagonal_(torch.nan).view(784, 1, 28, 28)
+    # In float64: in float32, some libraries (NNPACK) compute several outputs from one tile, and
+    # spread NaN over it.
+    maps = torch.zeros(784, 784, dtype=torch.float64).fill_diagonal_(torch.nan)
+    maps = maps.view(784, 1, 28, 28)
     figure, row = plt.subplots(1, len(layers), figsize=(1.2 * len(layers), 1.8), squeeze=False)
     for axes, (name, layer) in zip(row.flat, layers.items()):
-        maps = copy.deepcopy(layer).cpu().eval()(maps)
+        maps = copy.deepcopy(layer).cpu().double().eval()(maps)
         seen = maps[:, 0, maps.shape[2] // 2, maps.shape[3] // 2].isnan().view(28, 28)
         height, width = (int(seen.any(dim).sum()) for dim in (1, 0))
         axes.imshow(image[0].cpu().numpy(), cmap="gray_r", vmin=0, vmax=1)

@@ -86,7 +86,7 @@ class Experiment:
         for name, value in vars(self).items():
             try:
                 json.dumps(value)  # as the record will hold it
-            except TypeError as error:
+            except (TypeError, ValueError) as error:
                 raise RecipeError(f"{name}: {error}") from None
             object.__setattr__(self, name, deepfreeze(value))
         if self.split == "fold 6":
@@ -121,18 +121,25 @@ def _check_values(experiment: Experiment) -> None:
     require(valid, "augmentation", "must be None or name at least one argument")
     unused = experiment.scheduler is None and experiment.scheduler_args
     require(not unused, "scheduler_args", "there is no scheduler to pass them to")
+    if experiment.scheduler == "OneCycleLR":
+        own = experiment.scheduler_args.keys() & {"total_steps", "epochs", "steps_per_epoch"}
+        require(not own, "scheduler_args", "epochs and batch_size determine the number of steps")
 
 
 def _check_parts(experiment: Experiment) -> None:
     """Raise RecipeError for a name or an argument with which a part of the run cannot be built."""
-    classes = {"model": MODELS, "optimizer": OPTIMIZERS, "scheduler": SCHEDULERS | {None: None}}
+    classes = {"model": MODELS, "optimizer": OPTIMIZERS, "scheduler": SCHEDULERS}
     for part, known in classes.items():
         name = getattr(experiment, part)
-        if name not in known:
-            names = ", ".join(filter(None, known))
-            raise RecipeError(f"{part}={name!r}: choose one of {names}")
-    with _as_recipe_error("model_args", experiment.model_args), torch.random.fork_rng(devices=[]):
-        build_model(experiment)
+        left_out = part == "scheduler" and name is None
+        if name not in known and not left_out:
+            raise RecipeError(f"{part}={name!r}: choose one of {', '.join(known)}")
+    with (
+        _as_recipe_error("model_args", experiment.model_args),
+        torch.random.fork_rng(devices=[]),
+        torch.no_grad(),
+    ):
+        build_model(experiment).eval()(torch.zeros(1, 1, 28, 28))
     with (
         _as_recipe_error("augmentation", experiment.augmentation),
         torch.random.fork_rng(devices=[]),
@@ -144,9 +151,9 @@ def _check_parts(experiment: Experiment) -> None:
     weight = nn.Parameter(torch.zeros(1))
     weight.grad = torch.zeros(1)
     with _as_recipe_error("optimizer_args", _optimizer_arguments(experiment)):
-        optimizer = build_optimizer(experiment, [weight])
-        optimizer.step()
+        build_optimizer(experiment, [weight]).step()
     with _as_recipe_error("scheduler_args", experiment.scheduler_args):
+        optimizer = build_optimizer(experiment, [weight])  # as in a run, one without a step
         scheduler = build_scheduler(experiment, optimizer, 100 * experiment.epochs)
         if scheduler:
             optimizer.step()  # before the scheduler's, or PyTorch warns
@@ -158,7 +165,7 @@ def _as_recipe_error(name: str, value: object) -> Iterator[None]:
     """Turn what PyTorch or torchvision refuses into a RecipeError that names field and value."""
     try:
         yield
-    except (TypeError, ValueError, IndexError, RuntimeError, ArithmeticError) as error:
+    except (TypeError, ValueError, LookupError, RuntimeError, ArithmeticError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise RecipeError(f"{name}={_format_value(value)}: {reason}") from error
 

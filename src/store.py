@@ -76,7 +76,7 @@ def _parse_records(path: Path, _time: int, _size: int) -> dict[str, dict]:
             continue
         try:
             record = json.loads(line)
-            record["history"] = list(record["history"])
+            record["history"] = list(record["history"])  # TypeError if it is none
             key = record_key(record)
             records.pop(key, None)  # the newest of a key is also the newest of all
             records[key] = record
@@ -109,7 +109,7 @@ def append_records(path: Path, records: Collection[dict]) -> None:
             except OSError:
                 file.truncate(size)
                 raise
-    except Timeout:
+    except (Timeout, NotImplementedError):  # the latter is older filelock's, for such a file system
         fault = "is locked by another process, or this file system cannot lock files"
         raise OSError(f"{lock} {fault}") from None
 
@@ -164,7 +164,7 @@ class Checkpoint:
     """
 
     def __init__(self, record: dict, conditions: dict):
-        run = f"{record_key(record)} {record['train_size']}"
+        run = f"{record_key(record)} {record['train_size']}"  # a shortened run has another file
         digest = hashlib.sha256(run.encode()).hexdigest()[:16]
         name = f"{record['recipe']['name']}-{record['seed']}-{digest}.pt"
         self.path = OUTPUT / ".checkpoints" / name

@@ -217,7 +217,8 @@ def fit(setup: Setup, epochs: Iterable[int]) -> Iterator[dict]:
 
     Its keys: `epoch`, `learning_rate` (of the first batch), `train_loss`, `train_accuracy`,
     `test_loss`, `test_accuracy`, `seconds` (of training). Accuracies are in %. `OneCycleLR` and
-    `CyclicLR` step after every batch, any other scheduler after every epoch.
+    `CyclicLR` step after every batch, any other scheduler after every epoch. Raises DivergenceError
+    if a loss is not finite.
     """
     model, device, optimizer = setup.model, setup.device, setup.optimizer
     steps_every_batch = isinstance(setup.scheduler, (OneCycleLR, CyclicLR))
@@ -233,6 +234,9 @@ def fit(setup: Setup, epochs: Iterable[int]) -> Iterator[dict]:
         if setup.scheduler and not steps_every_batch:
             setup.scheduler.step()
         test_loss, test_accuracy = test(setup.tested, device, setup.test_loader, setup.test_name)
+        if not math.isfinite(test_loss):
+            fault = f"epoch {epoch}: the test loss is not finite"
+            raise DivergenceError(f"{fault}; lower the learning rate")
         yield {
             "epoch": epoch,
             "learning_rate": learning_rate,

@@ -5,7 +5,14 @@ import pytest
 import torch
 
 from src import device
-from src.device import PACKAGE, TRAINING_FILES, configure, one_thread, pick_device
+from src.device import (
+    PACKAGE,
+    TRAINING_FILES,
+    configure,
+    one_thread,
+    pick_device,
+    pick_memory_format,
+)
 
 
 @pytest.mark.parametrize("name", ["meta", "abacus", "cuda:99"])
@@ -27,6 +34,12 @@ def test_a_gpu_without_kernels_for_it_is_passed_over(monkeypatch, capsys):
     assert capsys.readouterr().out == (
         "cuda is available, but cannot compute: the CPU is used instead.\n"
     )
+
+
+def test_the_channels_of_a_pixel_lie_side_by_side_but_not_on_mps():
+    formats = {name: pick_memory_format(torch.device(name)) for name in ("cpu", "cuda", "mps")}
+    assert formats.pop("mps") is torch.contiguous_format  # there, PyTorch may train wrongly
+    assert set(formats.values()) == {torch.channels_last}
 
 
 def test_there_are_never_more_threads_than_the_process_may_use(monkeypatch):

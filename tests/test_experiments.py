@@ -105,6 +105,25 @@ def test_a_run_of_a_step_that_diverges_is_recorded_and_not_published(
     assert not any(evidence.iterdir())
 
 
+def test_a_run_whose_last_update_diverges_is_recorded_as_such(tiny, output):
+    diverging = replace(tiny, batch_size=60_000, optimizer="SGD", optimizer_args={"lr": 1e38})
+    with pytest.raises(DivergenceError, match="epoch 1: the test loss is not finite"):
+        run(diverging, progress=False)
+    (record,) = load_records(output / "runs.jsonl").values()
+    assert record["failed"] and record["history"] == []
+
+
+def test_a_step_under_another_name_is_published_with_its_weights(
+    tiny, output, evidence, monkeypatch
+):
+    monkeypatch.setitem(STEPS, "basic", tiny)
+    model, _ = run(replace(tiny, name="my basic"), progress=False)
+    publish()
+    weights = torch.load(evidence / "basic.pt", weights_only=True)
+    assert all(torch.equal(weights[name], value) for name, value in model.state_dict().items())
+    assert len(load_records(evidence / "runs.jsonl")) == 1
+
+
 def test_a_run_with_uncommitted_code_is_not_published(tiny, output, evidence, monkeypatch, capsys):
     monkeypatch.setitem(STEPS, "basic", tiny)
     for commit in ("0123456789-dirty", None):

@@ -82,8 +82,10 @@ def test_the_recipe_cell_is_the_recipe_of_the_command_line(step):
 def test_the_committed_notebook_is_one_clean_run(step):
     path, notebook = NOTEBOOKS[step], read(step)
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    assert len(notebook.cells) <= 30 and path.stat().st_size < 900_000
-    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+    assert len(notebook.cells) <= 30, "a notebook has at most 30 cells: extend one"
+    assert path.stat().st_size < 900_000, "the notebook is too large"
+    counts = [cell.execution_count for cell in cells]
+    assert counts == list(range(1, len(cells) + 1)), "not every cell has run, in order: make run"
     outputs = [output for cell in cells for output in cell.outputs]
     assert not any(output.output_type == "error" for output in outputs)
     assert not any(output.get("name") == "stderr" for output in outputs)
@@ -101,6 +103,7 @@ def test_the_committed_notebook_is_one_clean_run(step):
             assert part.strip() in package, "it shows an older source: make run"
     for output, following in zip(outputs, [*outputs[1:], {}]):  # each figure has its caption
         if "image/png" in output.get("data", {}):
+            assert "image/png" in output.metadata, "a figure without caption: plots.show(figure, …)"
             caption = output.metadata["image/png"]["alt"]
             assert following.data["text/markdown"] == f"*{caption}*" and caption.endswith(".")
     tags = [cell.metadata.get("tags", []) for cell in cells]
@@ -153,7 +156,7 @@ ANSWERS_WITH_RUNS = {"basic": 2, "regularization": 2, "augmentation": 2}  # afte
 @pytest.mark.parametrize("number, step", list(enumerate(STEPS, 1)))
 def test_every_answer_quotes_what_its_exercise_reached(number, step):
     _, *answers = find_answers(step)
-    assert len(answers) == ANSWERS_WITH_RUNS[step]
+    assert len(answers) == ANSWERS_WITH_RUNS[step], "each answer but the first quotes its run"
     for exercise, answer in enumerate(answers, 2):
         assert f"**<!-- exercise {number}.{exercise}/last -->" in answer
 

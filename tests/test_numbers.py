@@ -117,4 +117,4 @@ def test_a_single_seed_has_no_interval(evidence, monkeypatch):
         record = {"recipe": asdict(recipe), **run}
         store.append_records(store.EVIDENCE / "study.jsonl", [record])
     values = quote_row(load_rows(["one"])["one"]["256"])
-    assert values["difference"] == "+0.00" and "interval" not in values
+    assert values["size"] == "0.00" and "interval" not in values

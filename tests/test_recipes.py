@@ -6,9 +6,10 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
 
 from src.experiments import AUGMENTATION, BASIC, REGULARIZATION, STEPS, run
-from src.models import MODELS, count_parameters
+from src.models import MODELS, Net, count_parameters
 from src.recipes import OPTIMIZERS, RecipeError, build_model
 
 
@@ -61,6 +62,7 @@ def test_every_optimizer_that_is_offered_trains(optimizer, smoke, output):
         ("split", "train", "split='train': choose one of fold 1"),
         ("name", "-a", "and begin with a letter"),
         ("model_args", {"dropout": torch.zeros(2, 2)}, "model_args: Object of type Tensor is not"),
+        ("scheduler_args", {"total_steps": 5}, "{'total_steps': 5}: epochs and batch_size "),
     ],
 )
 def test_a_wrong_recipe_is_refused_in_one_line(field, value, message):
@@ -82,6 +84,29 @@ def test_what_pytorch_would_refuse_only_in_training_is_refused_at_once(recipe, c
     with pytest.raises(RecipeError) as raised:
         replace(recipe, **changes)
     assert message in str(raised.value)
+
+
+def test_a_network_whose_layers_do_not_fit_is_refused(monkeypatch):
+    def make():
+        layers = [nn.Conv2d(1, 8, 3), nn.Conv2d(4, 8, 3), nn.AdaptiveAvgPool2d(1)]
+        return Net(*layers, classifier=nn.Linear(8, 10))
+
+    monkeypatch.setitem(MODELS, "Mismatched", make)
+    with pytest.raises(RecipeError, match="expected input.* to have 4 channels, but got 8"):
+        replace(BASIC, model="Mismatched")
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_every_optimizer_that_is_offered_takes_a_scheduler(optimizer):
+    changes = {"scheduler": "OneCycleLR", "scheduler_args": {"cycle_momentum": False}}
+    replace(BASIC, optimizer=optimizer, optimizer_args={"lr": 0.001}, **changes)
+
+
+def test_a_recipe_that_contains_itself_is_refused():
+    circular = {}
+    circular["again"] = circular
+    with pytest.raises(RecipeError, match="optimizer_args: Circular reference"):
+        replace(BASIC, optimizer_args=circular)
 
 
 def test_a_mistake_in_the_code_of_a_model_keeps_its_traceback(monkeypatch):

@@ -185,8 +185,12 @@ def test_a_study_on_a_dask_cluster_records_its_runs(output, study, monkeypatch):
         }
 
         with monkeypatch.context() as context:
+            context.setattr(device, "COMMIT", "abcdef")
+            with pytest.raises(RuntimeError, match="commit 0123456789, this machine of abcdef: "):
+                run_studies(["one"], device="cpu", scheduler=cluster.scheduler_address)
+        with monkeypatch.context() as context:
             context.setattr(torch, "__version__", "2.4.0+cpu")
-            refused = pytest.raises(RuntimeError, match="the workers have PyTorch .* has 2.4.0: ")
+            refused = pytest.raises(RuntimeError, match="a worker has PyTorch .* has 2.4.0: ")
             with refused:  # else their runs would be missing for ever
                 run_studies(["one"], device="cpu", scheduler=cluster.scheduler_address)
 

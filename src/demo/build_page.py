@@ -26,7 +26,7 @@ BLOCK = [nn.Conv2d, nn.ReLU, nn.BatchNorm2d]  # what network.js computes as one 
 def make(numbers: Mapping[str, str], misread: Sequence[int]) -> str:
     """The page: its parts, the weights, the test images that it misreads, and 20 at random.
 
-    `numbers` are texts for the names in double braces: `accuracy` (%) over so many `seeds`.
+    `numbers` are texts for the names in double braces: `accuracy` (%), and the number of `seeds`.
     `misread` are the indices of the test images that the network misclassifies.
     """
     layers, weights = layers_and_weights()

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib
+import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -23,7 +24,7 @@ from ..experiments import load_model
 from .ink import PART, find_ink
 
 MAX_SIZE = 256  # pixels: larger images are reduced first, by a whole factor
-MAX_BYTES = 220e6  # of a decoded image: 55 megapixels in colour, 220 in grey (JPEG: any size)
+MAX_BYTES = 220e6  # of a decoded image: 55 megapixels in colour, 220 in grey
 Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit, which MAX_BYTES replaces
 THIN = 0.03  # of the square around the digit: the ink of a very thin pen
 STROKE = 2.0  # pixels of 20, about as wide as most strokes of MNIST
@@ -105,7 +106,9 @@ def save_picture(results: Iterable[dict], path: Path | str) -> None:
         rows.append(f"{result['file'][-30:]}\nPrediction: {text}")
     # A file's name may hold a $, which is no formula.
     with matplotlib.rc_context({"text.parse_math": False, "text.usetex": False}):
-        plots.digits(images, columns=2, rows=rows).savefig(path)
+        figure = plots.digits(images, columns=2, rows=rows)
+        figure.savefig(path)
+    plt.close(figure)
 
 
 def read_digit(path: Path | str) -> Digit:

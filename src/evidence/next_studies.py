@@ -54,7 +54,7 @@ def _leave_out() -> dict[str, Experiment]:
 
 
 def _networks(*widths: float) -> dict[str, Experiment]:
-    """Step 3 with so many times its channels, and step 3; the labels are their parameters."""
+    """Step 3 with its channels times each width, and step 3; the labels are their parameters."""
     recipes = [vary(AUGMENTATION, {"model_args.width": width}) for width in widths]
     recipes.append(AUGMENTATION)
     return {f"{count_parameters(build_model(recipe)):,}": recipe for recipe in recipes}

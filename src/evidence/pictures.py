@@ -87,7 +87,7 @@ def consistency(rows: Rows) -> Figure:
     axes.text(TARGET, 1.02, f"{TARGET} %", transform=axes.get_xaxis_transform(), **text)
     axes.set(xlim=(99, 99.65), ylim=(0, 102), ylabel="share of seeds (%)")
     axes.set_xlabel("accuracy that the last five epochs all reach, test (%)")
-    if axes.lines[1:]:  # beside the target's
+    if axes.lines[1:]:  # besides the target's
         figure.legend(loc="outside upper center", ncols=4, fontsize=9)
     return figure
 

@@ -112,7 +112,8 @@ def load_study_records() -> dict[str, dict]:
 def load_valid_keys(file: str) -> set[str]:
     """The keys of your own records in a file that need not be made again.
 
-    These are runs of committed code, which can be published, and of the code as it is now.
+    These are runs of committed code, which can be published, and runs at the commit that is
+    checked out, whatever was edited since.
     """
     own = store.load_records(store.OUTPUT / file)
     return {
@@ -123,7 +124,7 @@ def load_valid_keys(file: str) -> set[str]:
 
 
 def is_committed(record: Mapping) -> bool:
-    """Whether the code that made a record was committed; only then it becomes evidence."""
+    """Whether the code that made a record was committed; only then does it become evidence."""
     commit = record.get("commit")  # None outside a clone; the first records do not have it
     return commit is not None and not commit.endswith("-dirty")
 

@@ -117,15 +117,20 @@ def _check_workers(client: "distributed.Client") -> None:
         raise RuntimeError(f"{fault}: with fewer than two, joblib runs locally")
     if any(client.run(find_reduction).values()):
         raise RuntimeError("a worker has MNIST_REDUCED set: unset it, or its runs are shortened")
-    here = _torch_version()
-    others = set(client.run(_torch_version).values()) - {here}
-    if others:
-        fault = f"the workers have PyTorch {', '.join(sorted(others))}, this machine has {here}"
-        raise RuntimeError(f"{fault}: a study needs one version")
+    torch_version, commit = _read_versions()
+    for other_version, other_commit in client.run(_read_versions).values():
+        if other_version != torch_version:
+            fault = f"a worker has PyTorch {other_version}, this machine has {torch_version}"
+            raise RuntimeError(f"{fault}: a study needs one version")
+        if other_commit != commit:
+            fault = f"a worker has the code of commit {other_commit}, this machine of {commit}"
+            raise RuntimeError(f"{fault}: a study needs the same code")
 
 
-def _torch_version() -> str:
-    return str(torch.__version__).partition("+")[0]
+def _read_versions() -> tuple[str, str | None]:
+    """Of PyTorch, without the name of its build, and the commit of the code."""
+    here = environment(torch.device("cpu"))
+    return here["torch"].partition("+")[0], here["commit"]
 
 
 def _run(experiment: Experiment, seed: int, device: str) -> dict:

@@ -17,7 +17,7 @@ from .study import Study, sweep, vary
 
 
 def _networks(*widths: float) -> dict[str, Experiment]:
-    """Step 3 with so many times its channels, and step 3; the labels are their parameters."""
+    """Step 3 with its channels times each width, and step 3; the labels are their parameters."""
     step_3 = replace(STEP_3, split="test")
     recipes = [vary(step_3, {"model_args.width": width}) for width in widths]
     recipes.append(step_3)

@@ -72,7 +72,7 @@ def format_signed_interval(low: float, high: float) -> str:
 
 
 def _round(value: float, decimals: int, direction: str) -> Decimal:
-    """The value with so many decimals; it keeps its sign if it rounds to zero."""
+    """The value, rounded to `decimals` decimals; it keeps its sign if it rounds to zero."""
     if not math.isfinite(value):
         return Decimal(value)
     exact = Decimal(f"{value:.9f}")  # without the error of the binary fraction
@@ -190,7 +190,7 @@ def original_results_table(rows: Rows) -> str:
 
 
 def _format_target(target: float | None, row: Row, seeds: int) -> str:
-    """A step's target, and whether its runs meet it, of so many seeds."""
+    """A step's target, and whether its runs meet it; `seeds` is the planned number of runs."""
     if target is None:
         text = "every seed consistent"
         met = row.consistent == len(row.records)

@@ -107,7 +107,6 @@ def _quote_means(row: Row) -> dict[str, str]:
     }
     if row.difference:
         gain, low, high = row.difference
-        values["difference"] = format_signed(gain)
         values["size"] = format_number(abs(gain))
         if math.isfinite(low):  # not of a single seed
             values["interval"] = format_signed_interval(low, high)
@@ -121,7 +120,7 @@ def _training_gaps(row: Row) -> list[float]:
 
 
 def _step_values(row: Row) -> dict[str, str]:
-    """What is quoted of a step beside the cells of its row."""
+    """What is quoted of a step besides the cells of its row."""
     value, low, high = measures.mean_interval(row.last)
     gaps = _training_gaps(row)
     spreads = [measures.highest(run) - measures.lowest(run) for run in row.histories]
