@@ -96,10 +96,9 @@ def test_a_network_whose_layers_do_not_fit_is_refused(monkeypatch):
         replace(BASIC, model="Mismatched")
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_every_optimizer_that_is_offered_takes_a_scheduler(optimizer):
-    changes = {"scheduler": "OneCycleLR", "scheduler_args": {"cycle_momentum": False}}
-    replace(BASIC, optimizer=optimizer, optimizer_args={"lr": 0.001}, **changes)
+def test_a_scheduler_that_sets_the_momentum_is_tried_before_the_first_step():
+    # After a step without momentum, RMSprop fails: OneCycleLR must have set it before, as in a run.
+    replace(BASIC, optimizer="RMSprop", optimizer_args={"lr": 0.001}, scheduler="OneCycleLR")
 
 
 def test_a_recipe_that_contains_itself_is_refused():
