@@ -28,8 +28,10 @@ def find_ink(grey: np.ndarray) -> tuple[np.ndarray, list[str]]:
     if strongest < MIN_CONTRAST:
         strongest = np.percentile(ink, 99.9)
     noise = np.median(ink)  # of the paper: the closing finds its lightest grey
+    # The median pixel of a digit is paper, or ink; half-way between, there is noise and no digit.
     if strongest < MIN_CONTRAST or (large and 1 / 3 < noise / strongest < 2 / 3):
         return np.zeros_like(ink), []
+    # Above the noise, but below the weaker strokes even of a noisy picture.
     lowest = max(PART * strongest, min(3 * noise, 0.4 * strongest))
     if large:
         faint = (noise + lowest) / 2
