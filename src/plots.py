@@ -68,10 +68,16 @@ def digits(
 
 
 def show(figure: Figure, caption: str) -> None:
-    """Display a figure in a notebook, with a sentence under it for those who do not see it."""
+    """Display a figure in a notebook, with a sentence under it for those who do not see it.
+
+    The figure's label, if it has one, is stored beside it: `evidence.report` compares it.
+    """
     from IPython.display import Markdown, display  # only a notebook needs it
 
-    display(figure, metadata={"image/png": {"alt": caption}})
+    metadata = {"alt": caption}
+    if figure.get_label():
+        metadata["label"] = figure.get_label()
+    display(figure, metadata={"image/png": metadata})
     display(Markdown(f"*{caption}*"))
     plt.close(figure)  # or Jupyter displays it once more
 

@@ -94,6 +94,9 @@ def test_check_names_everything_that_was_altered(copy):
         if '"Markdown(table(' in text:
             text = altered(text, text.index("| 0.002 |") + len("| 0.002 |"))
             expected.append(f"Notebooks/{path.name}, a table")
+        label = '"label": "'
+        text = altered(text, text.index(label) + len(label))
+        expected.append(f"Notebooks/{path.name}, a picture of records")
         expected.append(f"Notebooks/{path.name}, its training log")
         path.write_text(text, encoding="utf-8")
     assert [fault.split(" does not")[0] for fault in report.check()] == expected

@@ -118,8 +118,15 @@ PICTURES |= {name: _study_picture(name) for name in OTHER_STUDIES if name not in
 
 
 def draw(name: str) -> Figure:
-    """A picture of the READMEs, such as "steps" or the name of a study."""
-    return PICTURES[name].draw(load_rows())
+    """A picture of the READMEs, such as "steps" or the name of a study.
+
+    Its label is the digest of the records that it shows.
+    """
+    rows = load_rows()
+    picture = PICTURES[name]
+    figure = picture.draw(rows)
+    figure.set_label(_digest(picture.records(rows)))
+    return figure
 
 
 def table(name: str) -> str:
@@ -256,6 +263,11 @@ def _check_notebook(step: str, rows: Rows, values: dict[str, str]) -> list[str]:
     studies = re.findall(r"\btable\(\"(\w+)\"\)", code)
     if any(tables.study_table(name, rows) not in shown for name in studies):
         messages.append(f"{name}, a table {RUN_AGAIN}")
+    drawn = re.findall(r"\bdraw\(\"(\w+)\"\)", code)
+    labels = [output.get("metadata", {}).get("image/png", {}).get("label") for output in outputs]
+    digests = [_digest(PICTURES[picture].records(rows)) for picture in drawn]
+    if [label for label in labels if label] != digests:
+        messages.append(f"{name}, a picture of records {RUN_AGAIN}")
     recorded = _log_lines(tables.log(seed1_record(step)))
     if not recorded or _log_lines(shown) != recorded:
         messages.append(f"{name}, its training log {RUN_AGAIN}")
