@@ -128,7 +128,8 @@ class MovingAverage:
     The buffers are the statistics of batch normalisation. `model` is a network with the averages.
     The first update copies the weights. After n ≥ 1 updates, the next one uses the smaller of
     `decay` and (1 + n) / (10 + n), as TensorFlow's ExponentialMovingAverage does: the average soon
-    forgets the first weights, which are nearly random.
+    forgets the first weights, which are nearly random. PyTorch's AveragedModel can do the same, but
+    reads its counter back from the device in every batch, for which a GPU has to wait.
     """
 
     def __init__(self, model: nn.Module, decay: float):
