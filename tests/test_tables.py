@@ -13,12 +13,12 @@ import pytest
 from conftest import ROOT, history
 
 from src import store
-from src.evidence import pictures, report, selection, tables
+from src.evidence import pictures, report, tables
 from src.evidence.rows import load_rows, study_rows
 from src.evidence.studies import NEXT, STUDIES, UNFINISHED
 from src.evidence.study import Study
 from src.evidence.values import facts_table, named_values, quote_row
-from src.experiments import AUGMENTATION, BASIC, STEPS
+from src.experiments import AUGMENTATION, BASIC, REGULARIZATION, STEPS
 
 ROWS = cache(load_rows)
 
@@ -277,15 +277,20 @@ def test_the_headlines_are_found_by_another_way(recipe):
 
 
 def test_the_chain_is_found_by_another_way():
-    parts = selection.STEP_3.augmentation
-    interpolation = {"interpolation": parts["interpolation"]}
-    chain = [{"augmentation": None, "ema_decay": None}, {"augmentation": None}]
+    step_2 = replace(REGULARIZATION, split="validation")
+    step_3 = replace(AUGMENTATION, split="validation")
+    plain = replace(step_3, augmentation=None)
+    averaged = replace(
+        plain, optimizer_args=step_2.optimizer_args, scheduler_args=step_2.scheduler_args
+    )
+    chain = [step_2, replace(averaged, ema_decay=None), averaged, plain]
+    *transforms, interpolation = step_3.augmentation.items()
     for count in (1, 2, 3, 4):
-        chain.append({"augmentation": {**dict([*parts.items()][:count]), **interpolation}})
-    rows = cells_of("ablation")[1:]  # below step 2
-    for changes, row in zip(chain, rows, strict=True):
-        recipe = replace(selection.STEP_3, **changes)
-        lowest, last = find_accuracies("earlier_studies.jsonl", recipe, precision="bfloat16")
+        augmentation = dict([*transforms[:count], interpolation])
+        chain.append(replace(step_3, augmentation=augmentation))
+    rows = cells_of("ablation")
+    for recipe, row in zip(chain, rows, strict=True):
+        lowest, last = find_accuracies("study.jsonl", recipe)
         assert len(lowest) == 10
         check_row(row, lowest, last)
 

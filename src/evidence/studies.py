@@ -46,32 +46,10 @@ REPORTS = {
 # The recipe of the original series, with a lower learning rate, on the validation split.
 _ADAM = vary(ORIGINAL["regularization"], {"split": "validation", "optimizer_args.lr": 0.01})
 _NO_BATCH_NORM = vary(STEP_2, {"model_args.batch_norm": False})
-_ARCHITECTURE = replace(STEP_2, model="AugmentedNet", model_args={})
-_AVERAGING = replace(_ARCHITECTURE, ema_decay=STEP_3.ema_decay)
-
-
-def _augmented(*parts: str) -> Experiment:
-    """Step 3 with only these parts of its augmentation."""
-    names = (*parts, "interpolation")
-    return replace(_AVERAGING, augmentation={name: STEP_3.augmentation[name] for name in names})
-
 
 # These explain, on the validation split alone.
 EXPLANATIONS = {
-    "ablation": Study(
-        "What does each change from the earlier step 2 to the earlier step 3 contribute?",
-        "recipe, each with the changes above it",
-        {
-            "earlier step 2": STEP_2,
-            "+ architecture": _ARCHITECTURE,
-            "+ averaging": _AVERAGING,
-            "+ rotation": _augmented("degrees"),
-            "+ shift": _augmented("degrees", "translate"),
-            "+ scale": _augmented("degrees", "translate", "scale"),
-            "+ shear (earlier step 3)": STEP_3,
-        },
-        "the row above",
-    ),
+    "ablation": next_studies.STUDIES["ablation"],
     "leave_one_out": Study(
         "What is each part of the earlier step 3 worth to the whole?",
         "recipe",

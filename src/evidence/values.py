@@ -171,8 +171,8 @@ def _compare_rows(rows: Rows) -> dict[str, str]:
         "regularization/gain lowest": ("lowest", step_2, original["regularization"]),
         "ablation/transforms": (
             "lowest",
-            ablation["+ shear (earlier step 3)"],
-            ablation["+ averaging"],
+            ablation["+ shear"],
+            ablation["+ two phases, weight decay 5e-5"],
         ),
     }
     values = {}
