@@ -121,8 +121,11 @@ def test_a_figure_is_displayed_once_with_its_description(monkeypatch):
         "IPython.display.display", lambda shown, **options: displayed.append((shown, options))
     )
     figure = plots.digits(torch.zeros(1, 1, 28, 28))
-    plots.show(figure, "Nothing.")
-    (picture, options), (caption, _) = displayed
-    assert picture is figure and options["metadata"] == {"image/png": {"alt": "Nothing."}}
-    assert caption.data == "*Nothing.*"
+    for label, expected in ((None, {}), ("0123", {"label": "0123"})):
+        displayed.clear()
+        figure.set_label(label)
+        plots.show(figure, "Nothing.")
+        (picture, options), (caption, _) = displayed
+        assert picture is figure and caption.data == "*Nothing.*"
+        assert options["metadata"] == {"image/png": {"alt": "Nothing.", **expected}}
     assert plt.get_fignums() == []  # an open figure is displayed once more

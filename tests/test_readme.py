@@ -102,6 +102,12 @@ def test_check_names_everything_that_was_altered(copy):
     assert [fault.split(" does not")[0] for fault in report.check()] == expected
 
 
+def test_a_notebook_holds_the_label_of_a_picture_that_it_draws():
+    label = report.draw("scheduler").get_label()
+    notebook = report.NOTEBOOKS["regularization"].read_text(encoding="utf-8")
+    assert label and f'"label": "{label}"' in notebook
+
+
 def test_a_smoke_test_is_not_published(copy, smoke, capsys):
     path = copy / "README.md"
     path.write_text("altered", encoding="utf-8")
