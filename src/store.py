@@ -76,7 +76,7 @@ def _parse_records(path: Path, _time: int, _size: int) -> dict[str, dict]:
             continue
         try:
             record = json.loads(line)
-            record["history"] = list(record["history"])  # TypeError if it is none
+            record["history"] = list(record["history"])  # TypeError unless it is a list
             key = record_key(record)
             records.pop(key, None)  # the newest of a key is also the newest of all
             records[key] = record
