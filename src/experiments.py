@@ -79,9 +79,12 @@ def run(
     """Train one recipe with one seed; returns the trained model and the record of the run.
 
     An interrupted run resumes after its last finished epoch, unless `fresh`. The record is appended
-    to `<file>.jsonl` in `store.OUTPUT`, or nowhere if `file` is None. Raises Interrupted on Ctrl-C
-    during training, DivergenceError if the loss is not finite, ValueError if the seed, the device
-    or MNIST_REDUCED is wrong, RuntimeError if an archive of MNIST is missing or damaged.
+    to `<file>.jsonl` in `store.OUTPUT`, or nowhere if `file` is None; beside `runs.jsonl`, the
+    weights of an unchanged step with seed 1 are saved, too.
+
+    Raises Interrupted on Ctrl-C during training, DivergenceError if the loss is not finite,
+    ValueError if the seed, the device or MNIST_REDUCED is wrong, RuntimeError if an archive of
+    MNIST is missing or damaged.
     """
     started = time.perf_counter()
     seed = _check_seed(seed)

@@ -122,8 +122,8 @@ def _check_values(experiment: Experiment) -> None:
     unused = experiment.scheduler is None and experiment.scheduler_args
     require(not unused, "scheduler_args", "there is no scheduler to pass them to")
     if experiment.scheduler == "OneCycleLR":
-        own = experiment.scheduler_args.keys() & {"total_steps", "epochs", "steps_per_epoch"}
-        require(not own, "scheduler_args", "epochs and batch_size determine the number of steps")
+        given = experiment.scheduler_args.keys() & {"total_steps", "epochs", "steps_per_epoch"}
+        require(not given, "scheduler_args", "epochs and batch_size determine the number of steps")
 
 
 def _check_parts(experiment: Experiment) -> None:

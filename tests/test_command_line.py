@@ -19,7 +19,7 @@ def test_every_command_has_a_help(command, cli):
 
 def test_every_command_in_the_readme_is_accepted():
     shown = re.findall(r"python -m src ([a-z][^`\n]*)", README.read_text(encoding="utf-8"))
-    assert {command.split()[0] for command in shown} >= {"train", "predict", "report"}
+    assert len(shown) >= 6
     for words in shown:
         __main__.parser().parse_args(words.split())
 

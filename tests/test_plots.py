@@ -26,12 +26,9 @@ SAME = [nn.Conv2d(1, 4, 3, padding="same"), nn.Conv2d(4, 4, 5, stride=2)]
 @pytest.mark.filterwarnings("ignore:TF32 acceleration")
 @pytest.mark.parametrize("onednn", [True, False])
 def test_receptive_fields_are_those_of_autograd(features, onednn):
+    layers = dict(enumerate(features))
     with torch.backends.mkldnn.flags(enabled=onednn):  # without it, some builds use NNPACK
-        check_receptive_fields(features)
-
-
-def check_receptive_fields(features):
-    axes = plots.receptive_fields(dict(enumerate(features)), torch.rand(1, 28, 28)).axes
+        axes = plots.receptive_fields(layers, torch.rand(1, 28, 28)).axes
     assert all(layer.training for layer in features)  # the caller's layers stay as they are
     image, maps = torch.rand(1, 1, 28, 28, requires_grad=True), None
     for number, layer in enumerate(features):

@@ -128,7 +128,7 @@ def _check_workers(client: "distributed.Client") -> None:
 
 
 def _read_versions() -> tuple[str, str | None]:
-    """Of PyTorch, without the name of its build, and the commit of the code."""
+    """The version of PyTorch, without the name of its build, and the commit of the code."""
     here = environment(torch.device("cpu"))
     return here["torch"].partition("+")[0], here["commit"]
 
