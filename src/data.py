@@ -89,7 +89,8 @@ def load_mnist(
     images, labels = read_mnist(ROOT)
 
     def on_device(*ranges: range) -> tuple[torch.Tensor, torch.Tensor]:
-        index = torch.cat([torch.arange(part.start, part.stop) for part in ranges])[:limit]
+        parts = [torch.arange(part.start, part.stop, part.step) for part in ranges]
+        index = torch.cat(parts)[:limit]
         pixels = images[index].unsqueeze(1).to(device).float().div_(255)
         return pixels, labels[index].to(device)
 

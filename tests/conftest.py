@@ -16,7 +16,7 @@ for name in ("MNIST_REDUCED", "MNIST_ROOT", "MNIST_RESULTS", "PYTHONIOENCODING",
     os.environ.pop(name, None)  # of the shell that runs the tests
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # do not spin while another one works
-hypothesis.settings.register_profile("here", deadline=None, database=None)  # writes no files
+hypothesis.settings.register_profile("here", deadline=None, database=None)  # keeps no failures
 hypothesis.settings.load_profile("here")
 
 

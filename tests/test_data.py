@@ -47,6 +47,13 @@ def test_no_image_is_both_trained_on_and_evaluated(split):
     assert len(set(indices)) == len(indices) and set(indices) <= set(range(60_000))
 
 
+def test_a_split_may_take_every_second_image(mnist, monkeypatch):
+    every_second = data.Split(train=(range(1, 60_000, 2),), evaluate=range(0, 20_000, 2))
+    monkeypatch.setitem(data.SPLITS, "every second", every_second)
+    (images, _), (_, labels) = load_mnist("every second")
+    assert torch.equal(images, mnist[0][0][1::2]) and torch.equal(labels, mnist[0][1][:20_000:2])
+
+
 def test_fewer_training_images_are_evaluated_on_the_same_test_images(mnist):
     train, test = load_mnist("test, 50,000 images")
     assert all(torch.equal(ours, whole[:50_000]) for ours, whole in zip(train, mnist[0]))

@@ -155,11 +155,17 @@ def test_paper_without_a_digit_is_refused_as_in_digits_py(level, javascript):
 
 def test_the_page_is_small_and_complete():
     text = build_page.PAGE.read_text(encoding="utf-8")
-    assert len(text.encode()) <= 140_000 and "{{" not in text and "unsafe-" not in text
+    assert len(text.encode()) <= 140_000, "the page is too large: shorten page/, or lower MISREAD"
+    assert "{{" not in text and "unsafe-" not in text
     addresses = re.findall(r"(?:src|href)=\"([^\"]*)", text)
     assert {address.split("/")[0] for address in addresses} == {"data:,", "..", "https:"}
     licence = "https://creativecommons.org/licenses/by-sa/3.0/"
     assert [address for address in addresses if "//" in address] == [licence]
+
+
+def test_a_network_that_misreads_many_images_makes_no_larger_page():
+    few, many = (build_page.make({"accuracy": "99", "seeds": "9"}, range(n)) for n in (40, 500))
+    assert few == many and '"misread": 36' in few
 
 
 @pytest.mark.parametrize("part", ['"weights": "', '"pixels": "', '"mean": ', "function forward("])

@@ -20,18 +20,21 @@ from ..store import EVIDENCE, atomic_write
 PARTS = Path(__file__).parent / "page"
 PAGE = Path(__file__).parent.parent.parent / "docs" / "index.html"
 WEIGHTS = EVIDENCE / "augmentation.pt"
+MISREAD = 36  # images at most: the page stays small, whichever network it shows
 BLOCK = [nn.Conv2d, nn.ReLU, nn.BatchNorm2d]  # what network.js computes as one step
 
 
 def make(numbers: Mapping[str, str], misread: Sequence[int]) -> str:
-    """The page: its parts, the weights, the test images that it misreads, and 20 at random.
+    """The page: its parts, the weights, test images that it misreads, and 20 at random.
 
     `numbers` are texts for the names in double braces: `accuracy` (%), and the number of `seeds`.
-    `misread` are the indices of the test images that the network misclassifies.
+    `misread` are the indices of the test images that the network misclassifies; the page shows the
+    first `MISREAD` of them.
     """
     layers, weights = layers_and_weights()
     images, labels = (part[6 * FOLD_SIZE :] for part in read_mnist(ROOT))  # the test images
     random = torch.randperm(len(images), generator=torch.Generator().manual_seed(1))[:20].tolist()
+    misread = misread[:MISREAD]
     chosen = [*misread, *random]
     pixels = images[chosen].numpy()
     data = {

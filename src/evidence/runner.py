@@ -47,11 +47,12 @@ def missing(
 
 def progress_table(names: Iterable[str], device: torch.device) -> str:
     """How many runs of each study are recorded, as `missing` counts, and the study's question."""
-    lines = []
+    names, lines = list(names), []
+    width = max(map(len, names), default=0)
     for name in names:
         total = len(STUDIES[name].runs())
         recorded = total - len(missing([name], device))
-        lines.append(f"{name:28} {recorded:3} of {total:3} runs   {STUDIES[name].question}")
+        lines.append(f"{name:{width}} {recorded:3} of {total:3} runs   {STUDIES[name].question}")
     return "\n".join(lines)
 
 
