@@ -248,7 +248,7 @@ def test_every_file_of_the_evidence_is_described():
 
 def test_the_modules_that_name_files_of_records_are_listed():
     text = (report.ROOT / "src" / "README.md").read_text(encoding="utf-8")
-    (row,) = re.findall(r"^\| the format of the records .*$", text, re.MULTILINE)
+    (section,) = re.findall(r"^### The format of the records\n(.*?)^### ", text, re.M | re.S)
     naming = {module.split(".")[-1] for module, code in SOURCES.items() if ".jsonl" in code}
-    listed = {name.split("/")[-1] for name in re.findall(r"`([\w/]+)\.py`", row)}
+    listed = {name.split("/")[-1] for name in re.findall(r"`([\w/]+)\.py`", section)}
     assert listed - {"store", "test_store"} == naming, "src/README.md lists others"
