@@ -13,7 +13,9 @@ from matplotlib.ticker import MaxNLocator, NullLocator
 
 from ..data import SPLITS, load_mnist
 from ..experiments import STEPS, TARGET
+from ..models import count_parameters
 from ..plots import BLUE, GREY, RED, digits, mark_target
+from ..recipes import build_model
 from .misclassified import read_errors, shared_by_all
 from .robustness import STRENGTHS, Curves, stack_accuracies
 from .rows import Row
@@ -160,7 +162,12 @@ def _stack(values: Sequence[float]) -> list[int]:
 
 def epochs(rows: Rows) -> Figure:
     """What an epoch is worth: the lowest accuracy over the number of epochs."""
-    samples = {row.label: row.lowest for row in rows["epochs"].values() if row.is_comparable}
+    recipes = STUDIES["epochs"].experiments
+    samples = {
+        recipes[label].epochs: row.lowest
+        for label, row in rows["epochs"].items()
+        if row.is_comparable
+    }
     return _draw_accuracy_over(samples, "epochs", "lowest of the last five epochs (%)")
 
 
@@ -169,7 +176,12 @@ def parameters(rows: Rows, claims: Sequence[Mapping]) -> Figure:
 
     Of a result without a last accuracy, the best one is drawn.
     """
-    samples = {row.label: row.last for row in rows["parameters"].values() if row.all_learn}
+    recipes = STUDIES["parameters"].experiments
+    samples = {
+        count_parameters(build_model(recipes[label])): row.last
+        for label, row in rows["parameters"].items()
+        if row.all_learn
+    }
     points = [(claim["parameters"], claim["last"] or claim["best"]) for claim in claims]
     return _draw_accuracy_over(
         samples, "parameters", "test accuracy after the last epoch (%)", points
@@ -177,20 +189,19 @@ def parameters(rows: Rows, claims: Sequence[Mapping]) -> Figure:
 
 
 def _draw_accuracy_over(
-    accuracies: Mapping[str, Sequence[float]],
+    accuracies: Mapping[int, Sequence[float]],
     xlabel: str,
     ylabel: str,
     claims: Sequence[Sequence[float]] = (),
 ) -> Figure:
     """Accuracy in % over a quantity, on a logarithmic axis: every seed, and the means.
 
-    `accuracies`: those of the seeds, by the quantity as a label such as "7,946"; equal ones lie
-    side by side. `claims`: results of others, each a quantity and an accuracy, numbered from 1
-    where there is room.
+    `accuracies`: those of the seeds, by the quantity; equal ones lie side by side. `claims`:
+    results of others, each a quantity and an accuracy, numbered from 1 where there is room.
     """
     figure, axes = plt.subplots(figsize=(9.6, 4.6))
-    quantities = [int(label.replace(",", "")) for label in accuracies]
-    for quantity, values in zip(quantities, accuracies.values(), strict=True):
+    quantities = list(accuracies)
+    for quantity, values in accuracies.items():
         positions = [quantity * 1.012**offset for offset in _stack(values)]
         axes.plot(positions, values, "o", ms=5, mfc="none", mec=BLUE)
     axes.plot([], [], "o", ms=5, mfc="none", mec=BLUE, label="ours, one seed")
@@ -203,7 +214,7 @@ def _draw_accuracy_over(
     shown = [*quantities, *(quantity for quantity, _ in claims)]
     if shown:
         axes.set_xlim(0.85 * min(shown), 1.18 * max(shown))
-    axes.set_xticks(quantities, list(accuracies))
+    axes.set_xticks(quantities, [f"{quantity:,}" for quantity in quantities])
     axes.xaxis.set_minor_locator(NullLocator())
     mark_target(axes, TARGET)
     figure.legend(loc="outside upper center", ncols=3)
