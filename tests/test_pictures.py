@@ -143,6 +143,13 @@ def test_what_a_parameter_is_worth_is_drawn_at_its_number():
     assert expected <= points and [text.get_text() for text in axes.texts] == ["1", "99.4 %"]
 
 
+def test_what_an_epoch_is_worth_is_drawn_at_its_number():
+    rows = {"epochs": {"5": row("5", [98.8, 98.9]), "15": row("15", [99.4, 99.5])}}
+    (axes,) = pictures.epochs(rows).axes
+    points = {tuple(point) for line in axes.lines for point in line.get_xydata().tolist()}
+    assert {(5, 98.8), (5, 98.9), (5, 98.85), (15, 99.4), (15, 99.5), (15, 99.45)} <= points
+
+
 @pytest.mark.parametrize(
     "second, numbers",
     [
