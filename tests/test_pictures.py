@@ -80,6 +80,13 @@ def test_seeds_that_do_not_learn_count_in_the_share_of_consistent_seeds():
     assert shares[99.5] == 50
 
 
+def test_a_study_leaves_out_a_recipe_that_would_squeeze_the_others(monkeypatch):
+    monkeypatch.setitem(STUDIES, "one", Study("?", "x", dict.fromkeys("abc", BASIC)))
+    rows = {"a": row("a", [99.1, 99.2]), "b": row("b", [94.9, 99.3]), "c": row("c", [95.1, 99.3])}
+    (axes,) = pictures.study("one", rows).axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["a", "c"]
+
+
 def test_a_study_names_the_images_that_it_evaluates(monkeypatch):
     rows = {"a": row("a", [99.1, 99.2]), "b": row("b", [99.3, 99.3])}
     monkeypatch.setitem(SPLITS, "validation, fewer images", SPLITS["validation"])

@@ -24,6 +24,7 @@ from .tables import Rows, format_number
 
 LIGHT_GREY = "#999999"
 ENLARGED = (99.15, 99.7)  # %, of the last epochs of the steps
+LOWEST_DRAWN = 95  # %: a seed below it would squeeze all others together
 
 
 def steps(rows: Rows) -> Figure:
@@ -98,10 +99,10 @@ def study(name: str, rows: Mapping[str, Row]) -> Figure:
     """A study, one recipe per row: the lowest accuracy in % of every seed, and their mean.
 
     Right the difference from the reference, if the study has one. A recipe is left out if one of
-    its seeds does not learn.
+    its seeds does not learn or is below `LOWEST_DRAWN`.
     """
     plan = STUDIES[name]
-    shown = [row for row in rows.values() if row.all_learn]
+    shown = [row for row in rows.values() if row.all_learn and _fits(row)]
     size = (9.6, 0.36 * len(shown) + 1.3)
     columns = 2 if plan.reference else 1
     figure, grid = plt.subplots(1, columns, figsize=size, sharey=True, squeeze=False)
@@ -119,6 +120,11 @@ def study(name: str, rows: Mapping[str, Row]) -> Figure:
     place = {"loc": "lower right", "bbox_to_anchor": (1, 1)}  # above the seeds
     left.legend(handles[:2], labels[:2], **place, ncols=2, fontsize=9)
     return figure
+
+
+def _fits(row: Row) -> bool:
+    """Whether no seed of a recipe is below `LOWEST_DRAWN`."""
+    return not any(value < LOWEST_DRAWN for value in row.lowest)
 
 
 def _axis_label(name: str) -> str:
