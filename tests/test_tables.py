@@ -233,12 +233,17 @@ def read_lines(file):
         return [json.loads(line) for line in lines]
 
 
-def find_accuracies(file, experiment, seeds=None, **conditions):
-    """The lowest and the last accuracies of a recipe, from the file itself."""
+def find_runs(file, experiment, **conditions):
+    """The records of a recipe in the order of the seeds, from the file itself."""
     recipe = {**asdict(experiment), "name": None, **conditions}
     wanted = json.loads(json.dumps(recipe))
     runs = [run for run in read_lines(file) if {**run["recipe"], "name": None} == wanted]
-    runs = sorted(runs, key=lambda run: run["seed"])[:seeds]
+    return sorted(runs, key=lambda run: run["seed"])
+
+
+def find_accuracies(file, experiment, seeds=None, **conditions):
+    """The lowest and the last accuracies of a recipe, from the file itself."""
+    runs = find_runs(file, experiment, **conditions)[:seeds]
     accuracies = [[epoch["test_accuracy"] for epoch in run["history"]] for run in runs]
     return [min(values[-5:]) for values in accuracies], [values[-1] for values in accuracies]
 
@@ -296,6 +301,24 @@ def test_the_chain_is_found_by_another_way():
         means.append(mean(lowest))
     gain = means[-1] - means[chain.index(plain)]
     assert f"| the four transforms together, lowest (pp) | {gain:+.2f} (" in facts_table(ROWS())
+
+
+def test_the_parts_are_found_by_another_way():
+    step_2 = replace(REGULARIZATION, split="validation")
+    slow = replace(step_2, optimizer_args={**step_2.optimizer_args, "lr": 0.02})
+    without = {"model_args": {"dropout": 0.0, "batch_norm": False}}
+    recipes = [step_2, replace(step_2, **without), replace(slow, **without), slow]
+    recipes.append(replace(step_2, scheduler=None, scheduler_args={}))
+    recipes += [replace(step_2, model_args={"dropout": rate}) for rate in (0.05, 0.1, 0.2)]
+    for recipe, row in zip(recipes, cells_of("parts"), strict=True):
+        runs = find_runs("study.jsonl", recipe)
+        assert len(runs) == 10
+        complete = [run["history"] for run in runs if "failed" not in run]
+        learned = [history for history in complete if history[-1]["test_accuracy"] > 50]
+        if len(learned) == 10:
+            check_row(row, *find_accuracies("study.jsonl", recipe))
+        else:
+            assert f"({len(learned)} of 10 seeds learn)" in row[1]
 
 
 def test_the_folds_are_found_by_another_way():

@@ -45,7 +45,6 @@ REPORTS = {
 
 # The recipe of the original series, with a lower learning rate, on the validation split.
 _ADAM = vary(ORIGINAL["regularization"], {"split": "validation", "optimizer_args.lr": 0.01})
-_NO_BATCH_NORM = vary(STEP_2, {"model_args.batch_norm": False})
 
 # These explain, on the validation split alone.
 EXPLANATIONS = {
@@ -65,22 +64,7 @@ EXPLANATIONS = {
         "earlier step 3",
     ),
     "scheduler": next_studies.STUDIES["scheduler"],
-    "parts": Study(
-        "What do the parts of the earlier step 2 contribute?",
-        "recipe",
-        {
-            "earlier step 2": STEP_2,
-            "no batch normalisation": _NO_BATCH_NORM,
-            "no batch normalisation, learning rate 0.02": vary(
-                _NO_BATCH_NORM, {"optimizer_args.lr": 0.02}
-            ),
-            "no scheduler": replace(STEP_2, scheduler=None, scheduler_args={}),
-            "dropout 0.05": vary(STEP_2, {"model_args.dropout": 0.05}),
-            "dropout 0.1": vary(STEP_2, {"model_args.dropout": 0.1}),
-            "dropout 0.2": vary(STEP_2, {"model_args.dropout": 0.2}),
-        },
-        "earlier step 2",
-    ),
+    "parts": next_studies.STUDIES["parts"],
     "epochs": Study(
         "What is an epoch worth?",
         "epochs of the earlier step 3, each with its whole schedule",
