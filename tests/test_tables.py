@@ -233,17 +233,17 @@ def read_lines(file):
         return [json.loads(line) for line in lines]
 
 
-def find_runs(file, experiment, **conditions):
+def find_runs(file, experiment):
     """The records of a recipe in the order of the seeds, from the file itself."""
-    recipe = {**asdict(experiment), "name": None, **conditions}
+    recipe = {**asdict(experiment), "name": None}
     wanted = json.loads(json.dumps(recipe))
     runs = [run for run in read_lines(file) if {**run["recipe"], "name": None} == wanted]
     return sorted(runs, key=lambda run: run["seed"])
 
 
-def find_accuracies(file, experiment, seeds=None, **conditions):
+def find_accuracies(file, experiment, seeds=None):
     """The lowest and the last accuracies of a recipe, from the file itself."""
-    runs = find_runs(file, experiment, **conditions)[:seeds]
+    runs = find_runs(file, experiment)[:seeds]
     accuracies = [[epoch["test_accuracy"] for epoch in run["history"]] for run in runs]
     return [min(values[-5:]) for values in accuracies], [values[-1] for values in accuracies]
 
