@@ -51,7 +51,9 @@ def test_a_study_runs_what_is_missing_and_shares_common_runs(tiny, study, cli, o
     run_studies(["two"], jobs=1, device="cpu")
     assert missing(["two"], HERE) == [] and len(missing(["one"], HERE)) == 1
     run_studies(["one"], jobs=1, device="cpu")
-    assert cli("study", "--list", "one").out == "one   2 of   2 runs   ?\n"
+    study("longer", {"a": tiny}, seeds=1)
+    lines = "one      2 of   2 runs   ?\nlonger   1 of   1 runs   ?\n"
+    assert cli("study", "--list", "one", "longer").out == lines
     assert seeds(study_rows("one")) == [[], []]  # what is run is the reader's
     for _ in range(2):  # the second time, nothing is new
         publish()

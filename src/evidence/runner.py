@@ -47,8 +47,9 @@ def missing(
 
 def progress_table(names: Iterable[str], device: torch.device) -> str:
     """How many runs of each study are recorded, as `missing` counts, and the study's question."""
-    names, lines = list(names), []
+    names = list(names)
     width = max(map(len, names), default=0)
+    lines = []
     for name in names:
         total = len(STUDIES[name].runs())
         recorded = total - len(missing([name], device))
