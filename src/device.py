@@ -54,14 +54,21 @@ def pick_device(name: str | None = None) -> torch.device:
     return torch.device("cpu")
 
 
-def pick_memory_format(device: torch.device) -> torch.memory_format:
-    """The order in which a network's weights lie in memory.
+def pick_memory_format(model: nn.Module, device: torch.device) -> torch.memory_format:
+    """The order in which the weights and maps of a network lie in memory: the faster one.
 
-    With the channels of a pixel side by side, convolutions are faster; images with one channel are
-    the same in both orders. On MPS, some versions of PyTorch compute wrong gradients of batch
-    normalisation in this order, or fail (https://github.com/pytorch/pytorch/issues/175189).
+    With the channels of a pixel side by side (`channels_last`), convolutions are faster; images
+    with one channel are the same in both orders. But in this order, the threads of PyTorch's batch
+    normalisation add up their sums next to each other: with few channels, these share a line of the
+    cache, and two threads are slower than one. On MPS, some versions of PyTorch compute wrong
+    gradients of batch normalisation in this order, or fail
+    (https://github.com/pytorch/pytorch/issues/175189).
     """
-    return torch.contiguous_format if device.type == "mps" else torch.channels_last
+    has_batch_norm = any(isinstance(layer, nn.BatchNorm2d) for layer in model.modules())
+    several_threads = device.type == "cpu" and torch.get_num_threads() > 1
+    if device.type == "mps" or (several_threads and has_batch_norm):
+        return torch.contiguous_format
+    return torch.channels_last
 
 
 def _compute_on(name: str) -> torch.device:

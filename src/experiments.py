@@ -133,8 +133,8 @@ def prepare(experiment: Experiment, seed: int = 1, device: str | None = None) ->
     torch_device = pick_device(device)
     configure()
     torch.manual_seed(seed)
-    memory_format = pick_memory_format(torch_device)
-    model = build_model(experiment).to(torch_device, memory_format=memory_format)
+    model = build_model(experiment)
+    model.to(torch_device, memory_format=pick_memory_format(model, torch_device))
     reduction = find_reduction()
     limit = reduction.images if reduction else None
     data, test_data = load_mnist(experiment.split, torch_device, limit)

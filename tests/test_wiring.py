@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import optim
 
 from src.data import FOLD_SIZE, RandomAffine, affine
+from src.device import pick_memory_format
 from src.experiments import AUGMENTATION, BASIC, REGULARIZATION, prepare, run
 from src.models import MODELS
 
@@ -72,7 +73,8 @@ def train_plainly(recipe, seed, training, test):
     images, labels = training
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
-    model = MODELS[recipe.model](**recipe.model_args).to(memory_format=torch.channels_last)
+    model = MODELS[recipe.model](**recipe.model_args)
+    model.to(memory_format=pick_memory_format(model, torch.device("cpu")))  # for equal rounding
     optimizer = getattr(optim, recipe.optimizer)(model.parameters(), **recipe.optimizer_args)
     steps = math.ceil(len(images) / recipe.batch_size)
     scheduler = make_scheduler(recipe, optimizer, steps)
