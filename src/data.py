@@ -20,6 +20,8 @@ from torchvision.datasets import MNIST
 from torchvision.datasets.utils import check_integrity
 from torchvision.transforms import InterpolationMode
 
+from .errors import FileError, InputError
+
 MEAN, STD = 0.1307, 0.3081  # of the pixels of the 60,000 training images, scaled to [0, 1]
 FOLD_SIZE = 10_000  # images: the training set has six such folds, the test set has this size
 
@@ -55,7 +57,7 @@ def read_mnist(root: Path) -> tuple[torch.Tensor, torch.Tensor]:
 
     Images are uint8 of shape (70000, 28, 28), labels int64 of shape (70000,). The four archives in
     `root/MNIST/raw` are verified with torchvision's checksums; nothing is extracted or downloaded.
-    Raises RuntimeError, in one line, if an archive is missing or damaged.
+    Raises FileError if an archive is missing or damaged.
     """
     parts = []
     for name, md5 in MNIST.resources:
@@ -63,7 +65,7 @@ def read_mnist(root: Path) -> tuple[torch.Tensor, torch.Tensor]:
         if not check_integrity(str(archive), md5):
             fault = f"{archive} is {'damaged' if archive.exists() else 'missing'}"
             advice = f"restore it with git checkout, or download it from {MIRROR}{name}"
-            raise RuntimeError(f"{fault}: {advice} (MD5 {md5})")
+            raise FileError(f"{fault}: {advice} (MD5 {md5})")
         header = 16 if "images" in name else 8  # bytes
         parts.append(np.frombuffer(gzip.decompress(archive.read_bytes()), np.uint8, offset=header))
     train_images, train_labels, test_images, test_labels = parts
@@ -81,11 +83,11 @@ def load_mnist(
     "fold 6" five of the six folds of the training images, and the other one. "validation" is
     "fold 6": the first 50,000 training images, and the last 10,000. "test, 50,000 images" has the
     same training images, and the test images. `SPLITS` holds the names. `limit` takes the first
-    images of each only. Raises ValueError for an unknown split, and RuntimeError, in one line, if
-    an archive is missing or damaged.
+    images of each only. Raises InputError for an unknown split, and FileError if an archive is
+    missing or damaged.
     """
     if split not in SPLITS:
-        raise ValueError(f"unknown split {split!r}: choose one of {', '.join(SPLITS)}")
+        raise InputError(f"unknown split {split!r}: choose one of {', '.join(SPLITS)}")
     images, labels = read_mnist(ROOT)
 
     def on_device(*ranges: range) -> tuple[torch.Tensor, torch.Tensor]:

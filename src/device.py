@@ -1,45 +1,27 @@
-"""The machine: the device, the settings of PyTorch, and what a record says of both.
-
-Nothing here depends on the networks or on the data.
-"""
+"""The device that computes, and the settings of PyTorch."""
 
 import ctypes
-import hashlib
-import inspect
-import platform
-import re
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
-from pathlib import Path
 
 import joblib
 import torch
-import torchvision
 from torch import nn
 
-PACKAGE = Path(__file__).parent
-# What decides the numbers of a run, besides the recipe, the seed and the machine.
-TRAINING_FILES = [
-    PACKAGE / f"{module}.py"
-    for module in ("data", "models", "device", "training", "recipes", "experiments")
-]
-# The files as they are imported: later edits do not run.
-SOURCE = b"".join(path.read_bytes() for path in TRAINING_FILES)
+from .errors import InputError
 
 
 def pick_device(name: str | None = None) -> torch.device:
     """The named device; by default CUDA if it works, then MPS, then the CPU.
 
     An old GPU may be "available" though this PyTorch has no kernels for it, so each device has to
-    add two numbers first. Raises ValueError if the named device cannot.
+    add two numbers first. Raises InputError if the named device cannot.
     """
     if name is not None:
         try:
             return _compute_on(name)
         except (RuntimeError, AssertionError) as error:
-            raise ValueError(
+            raise InputError(
                 f"device {name!r} is not available here: choose 'cuda', 'mps' or 'cpu', or omit it"
             ) from error
     for available, candidate in (
@@ -112,62 +94,3 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
-
-
-def environment(device: torch.device) -> dict:
-    """What a record says of the machine and the code: device, threads, versions and commit."""
-    if device.type == "cuda":
-        name = torch.cuda.get_device_name(device)
-    else:
-        name = f"{_processor()} ({torch.backends.cpu.get_cpu_capability()})"
-    return {
-        "device": device.type,
-        "device_name": name,
-        "threads": torch.get_num_threads(),
-        "python": platform.python_version(),
-        "torch": str(torch.__version__),
-        "torchvision": torchvision.__version__,
-        "commit": COMMIT,
-    }
-
-
-@cache
-def _processor() -> str:
-    """The name of the processor, as the operating system gives it."""
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:  # not Linux
-        text = ""
-    line = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
-    return line[1] if line else platform.processor() or platform.machine()
-
-
-def _read_commit() -> str | None:
-    """The checked-out commit, with "-dirty" if a module differs from it; None without git."""
-    root = PACKAGE.parent
-    git = ["git", f"--git-dir={root / '.git'}", f"--work-tree={root}"]
-    options = {"cwd": root, "capture_output": True, "encoding": "utf-8", "check": True}
-    try:
-        name = subprocess.run([*git, "rev-parse", "--short=10", "HEAD"], **options).stdout.strip()
-        status = [*git, "status", "--porcelain", "--", "src/*.py"]
-        changes = subprocess.run(status, **options).stdout
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return f"{name}-dirty" if changes else name
-
-
-COMMIT = _read_commit()  # of the code that is imported, whatever is checked out later
-
-
-def hash_source(model: nn.Module) -> str:
-    """Sixteen hexadecimal digits that change with the code that trains, or with the model.
-
-    They cover `SOURCE`, the model's layers as PyTorch prints them, and the source of its class,
-    where Python can find it.
-    """
-    try:
-        source = inspect.getsource(type(model))
-    except (OSError, TypeError):  # typed into an interpreter
-        source = ""
-    text = f"{source}\n{model!r}".encode()
-    return hashlib.sha256(SOURCE + text).hexdigest()[:16]

@@ -8,6 +8,7 @@ import operator
 import os
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import nullcontext, redirect_stdout
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
@@ -19,8 +20,9 @@ from torch import nn
 
 from . import store
 from .data import Loader, load_mnist
-from .device import configure, environment, hash_source, pick_device, pick_memory_format
-from .errors import OneLineError
+from .device import configure, pick_device, pick_memory_format
+from .errors import FileError, InputError, OneLineError
+from .provenance import environment, hash_source
 from .recipes import Experiment, build_augmentation, build_model, build_optimizer, build_scheduler
 from .training import DivergenceError, MovingAverage, Setup, fit, format_summary, predict
 
@@ -83,15 +85,15 @@ def run(
     weights of an unchanged step with seed 1 are saved, too.
 
     Raises Interrupted on Ctrl-C during training, DivergenceError if the loss is not finite,
-    ValueError if the seed, the device or MNIST_REDUCED is wrong, RuntimeError if an archive of
-    MNIST is missing or damaged.
+    InputError if the seed, the device or MNIST_REDUCED is wrong, FileError if an archive of MNIST
+    is missing or damaged.
     """
     started = time.perf_counter()
     seed = _check_seed(seed)
     reduction = find_reduction()
     if reduction and reduction.epochs:
         experiment = replace(experiment, epochs=reduction.epochs)
-    setup = prepare(experiment, seed, device)
+    setup = prepare(experiment, seed, device, reduction.images if reduction else None)
     record = _describe(experiment, seed, setup)
     checkpoint = store.Checkpoint(record, _conditions(record, setup))
     failure = None
@@ -123,11 +125,14 @@ def run(
     return setup.tested.eval(), record
 
 
-def prepare(experiment: Experiment, seed: int = 1, device: str | None = None) -> Setup:
+def prepare(
+    experiment: Experiment, seed: int = 1, device: str | None = None, limit: int | None = None
+) -> Setup:
     """Build what a recipe describes: model, loaders, optimizer and so on.
 
-    Sets PyTorch's global seed. Raises ValueError if the seed, the device or MNIST_REDUCED is wrong,
-    RuntimeError if an archive of MNIST is missing or damaged.
+    `limit` takes the first images of each set only. Sets PyTorch's global seed, and with
+    `configure` the settings of the whole process. Raises InputError if the seed or the device is
+    wrong, FileError if an archive of MNIST is missing or damaged.
     """
     seed = _check_seed(seed)
     torch_device = pick_device(device)
@@ -135,8 +140,6 @@ def prepare(experiment: Experiment, seed: int = 1, device: str | None = None) ->
     torch.manual_seed(seed)
     model = build_model(experiment)
     model.to(torch_device, memory_format=pick_memory_format(model, torch_device))
-    reduction = find_reduction()
-    limit = reduction.images if reduction else None
     data, test_data = load_mnist(experiment.split, torch_device, limit)
     shuffle = torch.Generator().manual_seed(seed)
     augment = build_augmentation(experiment)
@@ -166,7 +169,7 @@ def _check_seed(seed: object) -> int:
     except TypeError:
         number = -1
     if not 0 <= number < 2**63:
-        raise ValueError(f"the seed must be a non-negative integer below 2**63, got {seed!r}")
+        raise InputError(f"the seed must be a non-negative integer below 2**63, got {seed!r}")
     return number
 
 
@@ -182,14 +185,14 @@ def find_reduction() -> Reduction | None:
     """What the environment variable MNIST_REDUCED asks for; None if it is unset, or 0.
 
     A number of epochs is a smoke test; "classroom" is a whole run on fewer images, which soon shows
-    what the parts of a recipe do. Raises ValueError for anything else.
+    what the parts of a recipe do. Raises InputError for anything else.
     """
     text = os.environ.get("MNIST_REDUCED") or "0"
     if text == "classroom":
         return Reduction("Classroom run", images=8_000)
     if not text.isdecimal():
         rule = "must be a number of epochs, 'classroom', or 0"
-        raise ValueError(f"MNIST_REDUCED {rule}; got {text!r}")
+        raise InputError(f"MNIST_REDUCED {rule}; got {text!r}")
     if int(text) == 0:
         return None
     return Reduction("Smoke test", images=2_000, epochs=int(text))
@@ -231,8 +234,8 @@ def _train(
     """Train until the history has `epochs` epochs; a checkpoint is saved after each."""
     try:
         for epoch in fit(setup, range(len(history) + 1, epochs + 1)):
-            history.append(epoch)
-            checkpoint.save(setup.state_dict(), history)
+            checkpoint.save(setup.state_dict(), [*history, epoch])
+            history.append(epoch)  # afterwards: an interrupt counts the epochs that are saved
     except KeyboardInterrupt:
         again = "again without 'fresh'" if fresh else "again"
         raise Interrupted(
@@ -257,7 +260,9 @@ def _save(file: str, record: dict, model: nn.Module) -> bool:
     step = _find_step(record) if file == "runs" else None
     try:
         if step:
-            store.save_state(model.state_dict(), store.OUTPUT / f"{step}.pt")
+            path = store.OUTPUT / f"{step}.pt"
+            store.save_state(model.state_dict(), path)
+            record["weights"] = store.digest(path.read_bytes())
         store.append_records(store.OUTPUT / f"{file}.jsonl", [record])
     except OSError as error:
         print(f"the run was not recorded ({error}): run it again to record it", file=sys.stderr)
@@ -276,7 +281,7 @@ def _find_step(record: dict) -> str | None:
     return None
 
 
-def load_runs(folder: Path, step: str) -> list[dict]:
+def load_step_records(folder: Path, step: str) -> list[dict]:
     """The records of a step in a folder, of its recipe as it is now and seed 1; the newest last."""
     records = store.load_records(folder / "runs.jsonl").values()
     return [record for record in records if _find_step(record) == step]
@@ -286,23 +291,38 @@ def load_model(step: str = "augmentation", weights: Path | str | None = None) ->
     """The trained model of a step, on the CPU and in evaluation mode.
 
     `weights` is the file of a state dict: by default that of your own run of the step with seed 1,
-    if there is one of its recipe as it is now, else that of the evidence. Raises ValueError for an
-    unknown step, RuntimeError if the weights cannot be loaded.
+    if there is one of its recipe as it is now, else that of the evidence. Raises InputError for an
+    unknown step, FileError if the weights cannot be loaded.
     """
     if step not in STEPS:
-        raise ValueError(f"unknown step {step!r}: choose one of {', '.join(STEPS)}")
-    own = store.OUTPUT / f"{step}.pt"
-    evidence = store.EVIDENCE / f"{step}.pt"
-    advice = {
-        own: ": delete it to use the weights of the evidence",
-        evidence: ": restore it with git checkout",
-    }
-    default = own if own.exists() and load_runs(store.OUTPUT, step) else evidence
-    path = Path(weights or default)
+        raise InputError(f"unknown step {step!r}: choose one of {', '.join(STEPS)}")
+    path = Path(weights or _find_weights(step))
     model = build_model(STEPS[step])
     try:
         model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
     except Exception as error:  # missing, damaged, pickled code, or the state of another model
         fault = f"cannot be loaded as weights of {STEPS[step].model} ({type(error).__name__})"
-        raise RuntimeError(f"{path} {fault}{advice.get(path, '')}") from error
+        advice = ": restore it with git checkout" if path.parent == store.EVIDENCE else ""
+        raise FileError(f"{path} {fault}{advice}") from error
     return model.eval()
+
+
+def _find_weights(step: str) -> Path:
+    """The file of your own weights of a step, if there is one, else that of the evidence."""
+    own = store.OUTPUT / f"{step}.pt"
+    records = load_step_records(store.OUTPUT, step)
+    if not records or not own.exists():
+        return store.EVIDENCE / f"{step}.pt"
+    if not holds_weights(own, records[-1]):
+        advice = "run it again, or delete the file to use the weights of the evidence"
+        raise FileError(f"{own} does not hold the weights of your last run of {step}: {advice}")
+    return own
+
+
+def holds_weights(path: Path, record: Mapping) -> bool:
+    """Whether a file holds the weights of a recorded run.
+
+    The file of a step is overwritten by every run of its recipe as it is then. A record of a
+    version that did not note the weights is trusted.
+    """
+    return path.exists() and record.get("weights") in (None, store.digest(path.read_bytes()))

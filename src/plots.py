@@ -36,13 +36,13 @@ plt.rcParams.update(
 
 
 def digits(
-    images: torch.Tensor,
+    images: Sequence[torch.Tensor] | torch.Tensor,
     titles: Sequence[object] = (),
     columns: int = 12,
     rows: Sequence[str] = (),
     limits: tuple[float, float] = (0, 1),
 ) -> Figure:
-    """A grid of images of shape (N, 1, 28, 28), dark on white, each under its title.
+    """A grid of images, each of shape (1, 28, 28) or (28, 28), dark on white, under its title.
 
     A title has one or two lines. `rows` are names of the rows. `limits` are the values of white and
     of black; unless they are 0 and 1, a colour bar shows them.

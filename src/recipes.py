@@ -16,7 +16,7 @@ from torch import nn, optim
 from torch.optim import lr_scheduler
 
 from .data import SPLITS, RandomAffine, affine
-from .errors import OneLineError
+from .errors import InputError
 from .models import MODELS
 
 OPTIMIZERS = {
@@ -52,7 +52,7 @@ SCHEDULERS = {
 }
 
 
-class RecipeError(OneLineError, ValueError):
+class RecipeError(InputError):
     """A value of a recipe is wrong; the message, one line, names the field and the value."""
 
 

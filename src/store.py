@@ -1,4 +1,4 @@
-"""Everything on disk, as bytes and dicts: records of runs, checkpoints, weights.
+"""What is kept on disk, as bytes and dicts: records of runs, checkpoints, weights.
 
 `EVIDENCE` is what the READMEs and notebooks are based on. `OUTPUT` is what you run; `report`
 publishes it. Records are only ever appended. Every other file is written to a temporary name and
@@ -35,8 +35,8 @@ def run_key(recipe: dict, seed: int) -> str:
     return json.dumps([json.loads(text, parse_int=float), seed], sort_keys=True)
 
 
-def platform(record: dict) -> str:
-    """The kind of device and the version of PyTorch of a record, or of `device.environment`."""
+def name_platform(record: dict) -> str:
+    """The kind of device and the version of PyTorch of a record, or of `provenance.environment`."""
     recipe = record.get("recipe", {})
     precision = recipe.get("precision")  # of older records, instead of the version
     return f"{record['device']}, {precision or record['torch'].partition('+')[0]}"
@@ -44,7 +44,7 @@ def platform(record: dict) -> str:
 
 def record_key(record: dict) -> str:
     """What identifies a record: its run and its platform."""
-    return make_key(record["recipe"], record["seed"], platform(record))
+    return make_key(record["recipe"], record["seed"], name_platform(record))
 
 
 def make_key(recipe: dict, seed: int, where: str) -> str:
@@ -76,7 +76,8 @@ def _parse_records(path: Path, _time: int, _size: int) -> dict[str, dict]:
             continue
         try:
             record = json.loads(line)
-            record["history"] = list(record["history"])  # TypeError unless it is a list
+            if not isinstance(record["history"], list):
+                raise TypeError
             key = record_key(record)
             records.pop(key, None)  # the newest of a key is also the newest of all
             records[key] = record
@@ -147,6 +148,17 @@ def atomic_write(path: Path) -> Iterator[Path]:
             temporary.unlink()
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a text in UTF-8, atomically, with the same line ends everywhere. Raises OSError."""
+    with atomic_write(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
+
+
+def digest(content: bytes) -> str:
+    """Sixteen hexadecimal digits that change with the content."""
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
 def save_state(state: dict[str, Any], path: Path) -> None:
     """`torch.save`, atomically, with the same bytes for the same state. Raises OSError."""
     buffer = io.BytesIO()
@@ -165,8 +177,7 @@ class Checkpoint:
 
     def __init__(self, record: dict, conditions: dict):
         run = f"{record_key(record)} {record['train_size']}"  # a shortened run has another file
-        digest = hashlib.sha256(run.encode()).hexdigest()[:16]
-        name = f"{record['recipe']['name']}-{record['seed']}-{digest}.pt"
+        name = f"{record['recipe']['name']}-{record['seed']}-{digest(run.encode())}.pt"
         self.path = OUTPUT / ".checkpoints" / name
         self.conditions = conditions
         self.warned = False

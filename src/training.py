@@ -33,7 +33,8 @@ def train(
 ) -> tuple[float, float]:
     """Train for one epoch; returns the mean loss and the accuracy in % over the epoch.
 
-    `scheduler` is one that steps after every batch.
+    `scheduler` is one that steps after every batch. Raises DivergenceError if the loss is not
+    finite.
     """
     model.train()
     meter = Meter(device)

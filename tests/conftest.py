@@ -55,12 +55,12 @@ def output(tmp_path, monkeypatch):
 @pytest.fixture
 def evidence(tmp_path, monkeypatch):
     """An empty folder in place of the evidence."""
-    from src import device, store
+    from src import provenance, store
 
     folder = tmp_path / "evidence"
     folder.mkdir()
     monkeypatch.setattr(store, "EVIDENCE", folder)
-    monkeypatch.setattr(device, "COMMIT", "0123456789")  # else nothing is published
+    monkeypatch.setattr(provenance, "COMMIT", "0123456789")  # else nothing is published
     return folder
 
 

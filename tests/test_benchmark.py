@@ -37,11 +37,6 @@ def test_the_usual_pipeline_augments_and_shuffles(root, mnist):
     assert sum(change > 1 for change in changes) > 95  # a small transform may change nothing
 
 
-def test_a_smoke_test_measures_nothing(smoke):
-    with pytest.raises(ValueError, match="MNIST_REDUCED is set: unset it"):
-        benchmark.benchmark(["basic"], rounds=1, quick=True, device="cpu")
-
-
 def test_a_quick_benchmark_measures_both_pipelines_and_records_nothing(monkeypatch, output):
     def measure_here(measure, experiment, root, share, device):  # a process takes seconds to start
         return measure(experiment, root, share / 5, device)

@@ -10,6 +10,7 @@ from torchvision.transforms import InterpolationMode, functional
 
 from src import data
 from src.data import Loader, RandomAffine, affine, affine_matrices, load_mnist, read_mnist
+from src.errors import FileError
 
 
 def test_the_images_are_those_that_torchvision_reads(mnist, tmp_path):
@@ -77,7 +78,7 @@ def test_a_damaged_or_missing_archive_is_one_clear_line(fault, raw):
     archive.write_bytes(whole[:100] + bytes([whole[100] ^ 1]) + whole[101:])
     if fault == "missing":
         archive.unlink()
-    with pytest.raises(RuntimeError) as raised:
+    with pytest.raises(FileError) as raised:
         load_mnist()
     message = str(raised.value)
     assert message.startswith(f"{archive} is {fault}: restore it with git checkout, or download ")
@@ -86,7 +87,7 @@ def test_a_damaged_or_missing_archive_is_one_clear_line(fault, raw):
 
 def test_a_mistyped_root_is_not_created(raw):
     shutil.rmtree(raw.parent)
-    with pytest.raises(RuntimeError, match="train-images-idx3-ubyte.gz is missing"):
+    with pytest.raises(FileError, match="train-images-idx3-ubyte.gz is missing"):
         load_mnist()
     assert not raw.exists()
 

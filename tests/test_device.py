@@ -5,20 +5,15 @@ import pytest
 import torch
 
 from src import device
-from src.device import (
-    PACKAGE,
-    TRAINING_FILES,
-    configure,
-    one_thread,
-    pick_device,
-    pick_memory_format,
-)
+from src.device import configure, one_thread, pick_device, pick_memory_format
+from src.errors import InputError
 from src.models import AugmentedNet, BasicNet
+from src.provenance import PACKAGE, TRAINING_FILES
 
 
 @pytest.mark.parametrize("name", ["meta", "abacus", "cuda:99"])
 def test_a_device_that_cannot_compute_is_refused(name):
-    with pytest.raises(ValueError, match=f"device '{name}' is not available here: choose 'cuda'"):
+    with pytest.raises(InputError, match=f"device '{name}' is not available here: choose 'cuda'"):
         pick_device(name)
 
 
@@ -73,6 +68,6 @@ def test_one_thread_leaves_the_callers_number():
 
 
 def test_the_code_of_every_core_module_that_trains_is_a_condition_of_resuming():
-    others = {"__init__.py", "__main__.py", "errors.py", "store.py", "plots.py"}
+    others = {"__init__.py", "__main__.py", "errors.py", "provenance.py", "store.py", "plots.py"}
     modules = {path.name for path in PACKAGE.glob("*.py")} - others
     assert {path.name for path in TRAINING_FILES} == modules

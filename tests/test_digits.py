@@ -17,7 +17,8 @@ from src.data import Loader, normalize
 from src.demo import digits
 from src.demo.digits import normalize_size, read_digit, read_files, save_picture, widen_strokes
 from src.demo.ink import find_ink
-from src.evidence.rows import seed1_record
+from src.errors import FileError
+from src.evidence.records import load_seed1_record
 from src.experiments import STEPS, load_model
 from src.training import test as evaluate
 
@@ -231,7 +232,9 @@ def test_committed_weights_give_the_recorded_accuracy(step, mnist):
         load_model(step, store.EVIDENCE / f"{step}.pt"), torch.device("cpu"), loader
     )
     # Another processor rounds differently, and may classify an image or two differently.
-    assert accuracy == pytest.approx(seed1_record(step)["history"][-1]["test_accuracy"], abs=0.02)
+    assert accuracy == pytest.approx(
+        load_seed1_record(step)["history"][-1]["test_accuracy"], abs=0.02
+    )
 
 
 class Harm:
@@ -251,7 +254,7 @@ def test_a_file_that_does_not_hold_the_weights_is_refused_in_one_line(
         torch.save({"weights": Harm()}, path)
     elif content == "torn":
         path.write_bytes((store.EVIDENCE / "augmentation.pt").read_bytes()[:1000])
-    with pytest.raises(RuntimeError) as raised:
+    with pytest.raises(FileError) as raised:
         load_model("augmentation", path)
     assert str(path) in str(raised.value) and "\n" not in str(raised.value)
     assert not (tmp_path / "harm").exists()

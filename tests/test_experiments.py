@@ -7,10 +7,12 @@ from dataclasses import asdict, replace
 import pytest
 import torch
 
-from src import device, store
+from src import provenance, store
 from src.data import Loader
+from src.errors import FileError, InputError
 from src.evidence.publish import publish
 from src.experiments import BASIC, STEPS, load_model, run
+from src.models import BasicNet
 from src.store import load_records
 from src.training import DivergenceError, predict
 
@@ -127,7 +129,7 @@ def test_a_step_under_another_name_is_published_with_its_weights(
 def test_a_run_with_uncommitted_code_is_not_published(tiny, output, evidence, monkeypatch, capsys):
     monkeypatch.setitem(STEPS, "basic", tiny)
     for commit in ("0123456789-dirty", None):
-        monkeypatch.setattr(device, "COMMIT", commit)
+        monkeypatch.setattr(provenance, "COMMIT", commit)
         run(tiny, progress=False)
         publish()
         fault = "with uncommitted code: commit src, and make it again"
@@ -149,13 +151,22 @@ def test_your_own_weights_are_loaded_if_there_are_any(tiny, output, monkeypatch)
         assert torch.equal(value, shipped[name])
 
 
-def test_damaged_weights_of_your_own_are_named_with_what_to_do(tiny, output, monkeypatch):
+@pytest.mark.parametrize("content", ["damaged", "of another run"])
+def test_weights_of_your_own_that_are_not_those_of_the_run_are_refused(
+    content, tiny, output, evidence, monkeypatch, capsys
+):
     monkeypatch.setitem(STEPS, "basic", tiny)
     run(tiny, progress=False)
-    (output / "basic.pt").write_bytes(b"no weights")
-    advice = "basic.pt cannot be loaded as weights of BasicNet .*: delete it to use the weights of"
-    with pytest.raises(RuntimeError, match=advice):
+    own = output / "basic.pt"
+    if content == "damaged":
+        own.write_bytes(b"no weights")
+    else:  # the recipe was changed, run, and changed back
+        torch.save(BasicNet().state_dict(), own)
+    with pytest.raises(FileError, match=r"basic.pt does not hold .*: run it again, or delete the "):
         load_model("basic")
+    publish()
+    assert "not published: basic, seed 1, whose weights are not in " in capsys.readouterr().err
+    assert not any(evidence.iterdir())
 
 
 def test_a_run_that_is_not_recorded_trains_again(tiny, output, capsys):
@@ -181,7 +192,7 @@ def test_a_classroom_run_has_all_epochs_and_fewer_images(output, capsys, monkeyp
 
 def test_another_reduction_is_refused(monkeypatch):
     monkeypatch.setenv("MNIST_REDUCED", "lesson")
-    with pytest.raises(ValueError, match="a number of epochs, 'classroom', or 0; got 'lesson'"):
+    with pytest.raises(InputError, match="a number of epochs, 'classroom', or 0; got 'lesson'"):
         run(BASIC)
 
 

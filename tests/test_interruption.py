@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from src import device, store, training
+from src import provenance, store, training
 from src.experiments import AUGMENTATION, BASIC, run
 from src.models import MODELS
 
@@ -174,27 +174,29 @@ def test_code_that_is_changed_does_not_resume_a_run(monkeypatch):
             super().__init__()
             self.activation = torch.nn.LeakyReLU(slope)
 
-    assert device.hash_source(Sloped(0.01)) == device.hash_source(Sloped(0.01))
-    assert device.hash_source(Sloped(0.01)) != device.hash_source(Sloped(5.0))
-    before = device.hash_source(Sloped(0.01))
-    monkeypatch.setattr(device, "SOURCE", device.SOURCE.replace(b"loss.backward()", b""))
-    assert device.hash_source(Sloped(0.01)) != before
+    assert provenance.hash_source(Sloped(0.01)) == provenance.hash_source(Sloped(0.01))
+    assert provenance.hash_source(Sloped(0.01)) != provenance.hash_source(Sloped(5.0))
+    before = provenance.hash_source(Sloped(0.01))
+    monkeypatch.setattr(provenance, "SOURCE", provenance.SOURCE.replace(b"loss.backward()", b""))
+    assert provenance.hash_source(Sloped(0.01)) != before
 
 
 def test_a_record_names_the_code_that_was_imported_not_a_later_edit(tmp_path):
     package = tmp_path / "src"
-    shutil.copytree(device.PACKAGE, package, ignore=shutil.ignore_patterns("__pycache__", "demo"))
+    shutil.copytree(
+        provenance.PACKAGE, package, ignore=shutil.ignore_patterns("__pycache__", "demo")
+    )
     git = ["git", "-c", "user.name=me", "-c", "user.email=me", "-C", str(tmp_path)]
     for words in (["init"], ["add", "."], ["commit", "-m", "all"]):
         subprocess.run([*git, *words], check=True, capture_output=True)
     (package / ".DS_Store").write_text("of no module")
     code = """
-from src import device, models
+from src import device, models, provenance
 def describe():
-    commit = device.environment(device.pick_device('cpu'))['commit']
-    return commit, device.hash_source(models.BasicNet())
+    commit = provenance.environment(device.pick_device('cpu'))['commit']
+    return commit, provenance.hash_source(models.BasicNet())
 before = describe()
-(device.PACKAGE / 'training.py').write_text('broken')
+(provenance.PACKAGE / 'training.py').write_text('broken')
 assert describe() == before
 print(before[0])
 """

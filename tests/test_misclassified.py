@@ -1,10 +1,12 @@
 """The comparison of misclassified images: on small examples, and against predictions."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from src.evidence import misclassified
-from src.evidence.rows import first_ten_runs, load_rows
+from src.evidence.rows import first_ten_records, load_rows
 
 
 def test_the_images_that_every_run_misclassifies_have_their_most_frequent_prediction():
@@ -24,7 +26,7 @@ def test_a_vote_is_wrong_unless_the_digit_has_most_votes():
 
 
 def test_the_recorded_vote_is_that_of_the_predictions(mnist):
-    records = first_ten_runs(load_rows(["augmentation"]))
+    records = first_ten_records(load_rows(["augmentation"]))
     assert [record["seed"] for record in records] == list(range(1, 11))
     labels = mnist[1][1].numpy()
     predictions = np.tile(labels, (len(records), 1))
@@ -39,6 +41,13 @@ def test_the_recorded_vote_is_that_of_the_predictions(mnist):
     wrong = (own <= votes.max(axis=1)).sum()
     runs = [misclassified.read_errors(record) for record in records]
     assert misclassified.count_errors_of_vote(runs) == wrong > 0
+
+
+def test_a_run_that_diverged_has_no_errors_to_compare():
+    row = load_rows(["augmentation"])["augmentation"]["augmentation"]
+    failed = {"seed": 1, "failed": "batch 3: the loss is not finite", "history": []}
+    rows = {"augmentation": {"augmentation": replace(row, records=[failed, *row.records[1:]])}}
+    assert [record["seed"] for record in first_ten_records(rows)] == list(range(2, 12))
 
 
 def test_mcnemar_counts_what_only_one_of_two_misclassifies():

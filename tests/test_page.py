@@ -188,7 +188,18 @@ def add_a_layer(model):
     model.features.append(torch.nn.Dropout())
 
 
-@pytest.mark.parametrize("change", [use_another_activation, add_a_layer])
+def use_larger_filters(model):
+    model.features[0][0] = torch.nn.Conv2d(1, 12, 5, bias=False)
+
+
+def pool_over_more_values(model):
+    model.features[3] = torch.nn.MaxPool2d(3)
+
+
+CHANGES = [use_another_activation, add_a_layer, use_larger_filters, pool_over_more_values]
+
+
+@pytest.mark.parametrize("change", CHANGES)
 def test_a_layer_that_the_page_cannot_compute_is_refused(change, monkeypatch):
     model = load_page_model()
     change(model)

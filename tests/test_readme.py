@@ -193,7 +193,7 @@ def test_the_log_is_what_training_printed(output, capsys, monkeypatch):
     _, record = run(REGULARIZATION)
     # Without the line on the smoke test, and without the summary.
     _, *printed, _, _ = capsys.readouterr().out.split("\n")
-    ours = tables.log(record).splitlines()
+    ours = tables.format_log(record).splitlines()
     for line, shown in zip(ours, [line.split("\r")[-1] for line in printed], strict=True):
         assert line.split("[")[0] == shown.split("[")[0]  # except the times of the bar
 
@@ -208,15 +208,16 @@ def test_the_examples_work_as_they_stand(monkeypatch, smoke, capsys):
 
 
 FLOORS = [
-    *("errors", "data", "models", "device", "store", "training", "recipes", "experiments", "plots"),
+    *("errors", "data", "models", "device", "store", "provenance"),
+    *("training", "recipes", "experiments", "plots"),
     *("demo.ink", "demo.digits", "demo.build_page", "evidence.measures"),
     *("evidence.study", "evidence.original", "evidence.selection"),
     *("evidence.next_studies", "evidence.studies"),
-    *("evidence.misclassified", "evidence.rows", "evidence.runner", "evidence.robustness"),
-    "evidence.compared",
+    *("evidence.misclassified", "evidence.records", "evidence.rows"),
+    *("evidence.runner", "evidence.robustness", "evidence.compared"),
     *("evidence.behaviour", "evidence.usual_pipeline", "evidence.benchmark"),
-    *("evidence.publish", "evidence.tables", "evidence.values", "evidence.pictures"),
-    *("evidence.report", "__main__"),
+    *("evidence.publish", "evidence.formats", "evidence.tables", "evidence.values"),
+    *("evidence.pictures", "evidence.report", "__main__"),
 ]
 SOURCES = {
     ".".join(path.relative_to(report.ROOT / "src").with_suffix("").parts): path.read_text("utf-8")

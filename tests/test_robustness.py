@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from src import device, store
+from src import provenance, store
 from src.evidence import compared, pictures, publish, robustness, tables
 from src.evidence.robustness import STRENGTHS
 from src.experiments import load_model
@@ -134,7 +134,7 @@ def test_compared_networks_of_uncommitted_code_are_trained_again_at_the_next_com
     two_networks, monkeypatch, cli
 ):
     for commit, trained in (("0-dirty", 4), ("0-dirty", 0), ("1", 4), ("2", 0)):
-        monkeypatch.setattr(device, "COMMIT", commit)
+        monkeypatch.setattr(provenance, "COMMIT", commit)
         assert cli("robustness", "--device", "cpu").out.count("EPOCH: 1") == trained
     publish.publish()
     assert len(compared.load_compared()) == 2

@@ -8,12 +8,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from src import device, store
+from src import provenance, store
 from src.data import SPLITS
 from src.evidence import runner
 from src.evidence.publish import publish
 from src.evidence.rows import load_rows, study_rows
-from src.evidence.runner import missing, run_studies
+from src.evidence.runner import find_missing_runs, run_studies
 from src.evidence.studies import EXPLANATIONS, SELECTION, STUDIES
 from src.evidence.study import Study, sweep, vary
 from src.evidence.tables import study_table
@@ -47,9 +47,9 @@ def test_a_smoke_test_of_a_study_saves_nothing(output, study, smoke):
 def test_a_study_runs_what_is_missing_and_shares_common_runs(tiny, study, cli, output):
     study("one", {"a": tiny, "b": replace(tiny, batch_size=256)}, seeds=1)
     study("two", {"same as a": replace(tiny, name="other")}, seeds=2)
-    assert len(missing(["one", "two"], HERE)) == 3
+    assert len(find_missing_runs(["one", "two"], HERE)) == 3
     run_studies(["two"], jobs=1, device="cpu")
-    assert missing(["two"], HERE) == [] and len(missing(["one"], HERE)) == 1
+    assert find_missing_runs(["two"], HERE) == [] and len(find_missing_runs(["one"], HERE)) == 1
     run_studies(["one"], jobs=1, device="cpu")
     study("longer", {"a": tiny}, seeds=1)
     lines = "one      2 of   2 runs   ?\nlonger   1 of   1 runs   ?\n"
@@ -61,7 +61,7 @@ def test_a_study_runs_what_is_missing_and_shares_common_runs(tiny, study, cli, o
         assert len((store.EVIDENCE / "study.jsonl").read_text("utf-8").splitlines()) == 3
     assert len((output / "study.jsonl").read_text("utf-8").splitlines()) == 3  # each once
     assert all(row["threads"] == 1 for row in load_records(output / "study.jsonl").values())
-    assert len(missing(["one"], HERE, seeds=3)) == 3
+    assert len(find_missing_runs(["one"], HERE, seeds=3)) == 3
 
 
 def test_one_job_leaves_the_callers_threads(tiny, study):
@@ -89,7 +89,7 @@ def test_a_study_is_shown_from_the_platform_with_most_of_its_runs(tiny, study):
     store.append_records(store.EVIDENCE / "study.jsonl", lines)
     study("one", {"a": tiny, "b": replace(tiny, batch_size=256)}, seeds=3)
     assert seeds(study_rows("one")) == [[1, 2], [1]]
-    assert len(missing(["one"], HERE)) == 6  # none was made here
+    assert len(find_missing_runs(["one"], HERE)) == 6  # none was made here
 
 
 @pytest.mark.parametrize("versions", [("2.9.1", "2.10.0"), ("2.10.0", "2.9.1")])
@@ -106,7 +106,7 @@ def test_a_study_continues_after_a_run_that_diverges(tiny, study):
     diverging = replace(tiny, optimizer="SGD", optimizer_args={"lr": 1e9})
     study("one", {"bad": diverging, "good": tiny}, "bad", seeds=1)
     run_studies(["one"], jobs=1, device="cpu")
-    assert missing(["one"], HERE) == []
+    assert find_missing_runs(["one"], HERE) == []
     publish()
     bad, _ = study_table("one", load_rows(["one"])).splitlines()[2:]
     assert bad.startswith("| bad | – (0 of 1 seeds learn) | – | 0 of 1 ")
@@ -116,11 +116,11 @@ def test_runs_of_uncommitted_code_that_has_changed_are_made_again(
     tiny, study, evidence, monkeypatch, capsys
 ):
     study("one", {"a": tiny}, seeds=2)
-    monkeypatch.setattr(device, "COMMIT", "0123456789-dirty")
+    monkeypatch.setattr(provenance, "COMMIT", "0123456789-dirty")
     run_studies(["one"], jobs=1, device="cpu")
-    assert missing(["one"], HERE) == []  # while this code is there
-    monkeypatch.setattr(device, "COMMIT", "9876543210")
-    assert len(missing(["one"], HERE)) == 2
+    assert find_missing_runs(["one"], HERE) == []  # while this code is there
+    monkeypatch.setattr(provenance, "COMMIT", "9876543210")
+    assert len(find_missing_runs(["one"], HERE)) == 2
     run_studies(["one"], seeds=1, jobs=1, device="cpu")
     publish()
     assert "not published: 1 of 2 runs for study.jsonl, made with" in capsys.readouterr().err
@@ -135,10 +135,10 @@ def test_the_run_of_another_machine_counts_beside_an_older_one_of_uncommitted_co
     record = run(tiny, 1, "cpu", progress=False, file=None)[1]
     older = {"commit": "9876543210-dirty", "finished": "2026-01-01T00:00:00+00:00"}
     store.append_records(store.OUTPUT / "study.jsonl", [record | older])
-    assert len(missing(["one"], HERE)) == 1
+    assert len(find_missing_runs(["one"], HERE)) == 1
     monkeypatch.setattr(runner, "_run", lambda *_: record)  # it is recorded where it was made
     run_studies(["one"], jobs=1, device="cpu")
-    assert missing(["one"], HERE) == []
+    assert find_missing_runs(["one"], HERE) == []
 
 
 def test_variations_change_what_they_name():
@@ -165,9 +165,9 @@ def start_cluster(workers, threads):
 def test_a_study_on_a_dask_cluster_records_its_runs(output, study, monkeypatch):
     def shorten():
         """Give the runs of a worker 2,000 images, and the commit of these tests."""
-        from src import device, experiments
+        from src import experiments, provenance
 
-        device.COMMIT = "0123456789"
+        provenance.COMMIT = "0123456789"
         load = experiments.load_mnist
         experiments.load_mnist = lambda split, device, _limit: load(split, device, 2_000)
 
@@ -181,13 +181,13 @@ def test_a_study_on_a_dask_cluster_records_its_runs(output, study, monkeypatch):
             client.run(lambda: os.environ.pop("MNIST_REDUCED"))
             client.run(shorten)
         run_studies(["one"], device="cpu", scheduler=cluster.scheduler_address)
-        assert missing(["one"], HERE) == []
+        assert find_missing_runs(["one"], HERE) == []
         assert {run["test_size"] for run in load_records(output / "study.jsonl").values()} == {
             2_000
         }
 
         with monkeypatch.context() as context:
-            context.setattr(device, "COMMIT", "abcdef")
+            context.setattr(provenance, "COMMIT", "abcdef")
             with pytest.raises(RuntimeError, match="commit 0123456789, this machine of abcdef: "):
                 run_studies(["one"], device="cpu", scheduler=cluster.scheduler_address)
         with monkeypatch.context() as context:

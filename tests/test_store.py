@@ -101,8 +101,12 @@ def lines(*seeds, **options):
         (lines(1, 2).replace("}\n{", "}{").encode() + lines(3).encode(), [3]),
         (lines(1, indent=1).encode() + lines(2).encode(), [2]),
         (lines(1, 2).replace("\n", "\r\n").encode(), [1, 2]),
+        (lines(1, 2).replace('"history": [1]', '"history": "1"').encode(), [2]),
     ],
-    ids=["byte-order mark", "UTF-16", "two in one line", "pretty-printed", "Windows line ends"],
+    ids=[
+        *("byte-order mark", "UTF-16", "two in one line", "pretty-printed", "Windows line ends"),
+        "a text for the history",
+    ],
 )
 def test_what_an_editor_did_to_the_file_stays_and_is_named(content, readable, path, capsys):
     path.write_bytes(content)

@@ -13,7 +13,7 @@ import pytest
 from conftest import ROOT, history
 
 from src import store
-from src.evidence import pictures, report, tables
+from src.evidence import formats, pictures, report, tables
 from src.evidence.rows import load_rows, study_rows
 from src.evidence.studies import NEXT, STUDIES, UNFINISHED
 from src.evidence.study import Study
@@ -81,7 +81,7 @@ def test_a_study_table_counts_the_consistent_seeds_and_those_that_learn(runs, ro
     ],
 )
 def test_a_difference_is_resolved_by_its_interval_before_rounding(difference, text):
-    assert tables.format_difference(difference) == text
+    assert formats.format_difference(difference) == text
 
 
 def test_what_is_known_of_seeds_that_do_not_learn_can_be_quoted(one):
@@ -100,7 +100,7 @@ def test_what_is_known_of_seeds_that_do_not_learn_can_be_quoted(one):
     ],
 )
 def test_a_mean_that_is_a_tie_is_rounded_to_the_even_digit(values, text):
-    assert tables.format_mean(values) == text
+    assert formats.format_mean(values) == text
 
 
 def test_the_interval_of_a_mean_is_rounded_outward(evidence):
@@ -119,7 +119,7 @@ def test_the_mean_of_one_seed_has_no_interval(evidence):
     [(99, 100, "94.5 to 99.98 %"), (30, 30, "88.4 to 100.0 %"), (0, 10, "0.0 to 30.9 %")],
 )
 def test_a_share_is_rounded_outward(count, total, text):
-    assert tables.format_share_interval(count, total) == text
+    assert formats.format_share_interval(count, total) == text
 
 
 def test_a_study_compares_with_its_reference(evidence, monkeypatch):
@@ -211,6 +211,7 @@ def test_settings_are_shown_as_they_are(monkeypatch):
 def test_tables_and_pictures_without_runs_are_empty(evidence):
     rows = load_rows()
     assert "| basic | – | – | – |" in tables.steps_table(rows)
+    assert tables.recorded_speed_table(rows) == "–"
     results = tables.results_table(rows)
     assert "| **–** | **–** |" in results and ": m" not in results.partition("---")[2]
     assert len(pictures.steps(rows).axes[0].lines) == 1  # that of the target

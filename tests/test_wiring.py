@@ -11,6 +11,7 @@ from torch import optim
 
 from src.data import FOLD_SIZE, RandomAffine, affine
 from src.device import pick_memory_format
+from src.errors import InputError
 from src.experiments import AUGMENTATION, BASIC, REGULARIZATION, prepare, run
 from src.models import MODELS
 
@@ -164,5 +165,5 @@ def test_the_seed_decides_weights_order_and_transforms():
 
 @pytest.mark.parametrize("seed", [-1, 2**63, 1.0, "1", None])
 def test_a_seed_that_is_no_such_integer_is_refused(seed):
-    with pytest.raises(ValueError, match="the seed must be a non-negative integer below"):
+    with pytest.raises(InputError, match="the seed must be a non-negative integer below"):
         prepare(BASIC, seed)

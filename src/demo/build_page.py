@@ -15,7 +15,7 @@ from torch import nn
 from ..data import FOLD_SIZE, MEAN, ROOT, STD, read_mnist
 from ..experiments import load_model
 from ..models import count_parameters
-from ..store import EVIDENCE, atomic_write
+from ..store import EVIDENCE, write_text
 
 PARTS = Path(__file__).parent / "page"
 PAGE = Path(__file__).parent.parent.parent / "docs" / "index.html"
@@ -64,8 +64,7 @@ def content_policy(text: str) -> str:
 
 def write(numbers: Mapping[str, str], misread: Sequence[int]) -> None:
     """Write `docs/index.html`; see `make` for the arguments."""
-    with atomic_write(PAGE) as temporary:
-        temporary.write_text(make(numbers, misread), encoding="utf-8", newline="\n")
+    write_text(PAGE, make(numbers, misread))
 
 
 def is_current(numbers: Mapping[str, str], misread: Sequence[int]) -> bool:
@@ -99,14 +98,11 @@ def layers_and_weights() -> tuple[list[dict], np.ndarray]:
     model = load_model(weights=WEIGHTS)
     layers, weights, size = [], [], 28
     for part in [*model.features, model.classifier]:
-        if isinstance(part, nn.Sequential) and [*map(type, part)] == BLOCK:
+        if not _is_known(part):
+            raise ValueError(f"page/network.js cannot compute {part}")
+        if isinstance(part, nn.Sequential):
             convolution, _, norm = part
-            gamma, beta, mean, var = (
-                value.detach().double().numpy()
-                for value in (norm.weight, norm.bias, norm.running_mean, norm.running_var)
-            )
-            factor = gamma / np.sqrt(var + norm.eps)  # in float64: rounded alike on every processor
-            weights += [convolution.weight.detach().numpy(), factor, beta - mean * factor]
+            weights += [convolution.weight.detach().numpy(), *_fold(norm)]
             kernel, padding = convolution.kernel_size[0], convolution.padding[0]
             size += 2 * padding - kernel + 1
             number = 1 + sum(layer.get("kernel", 1) > 1 for layer in layers)
@@ -117,8 +113,37 @@ def layers_and_weights() -> tuple[list[dict], np.ndarray]:
         elif isinstance(part, nn.MaxPool2d):
             size //= 2
             layers.append({"type": "max pool"})
-        elif not isinstance(part, (nn.AdaptiveAvgPool2d, nn.Linear)):
-            raise ValueError(f"page/network.js cannot compute {part}")
     layers.append({"type": "average and linear", "parameters": count_parameters(model.classifier)})
     weights += [model.classifier.weight.detach().numpy(), model.classifier.bias.detach().numpy()]
     return layers, np.concatenate([weight.ravel() for weight in weights]).astype(np.float32)
+
+
+def _is_known(part: nn.Module) -> bool:
+    """Whether `page/network.js` computes this part of a network."""
+    if isinstance(part, nn.MaxPool2d):
+        return (part.kernel_size, part.stride, part.padding) == (2, 2, 0)
+    if not isinstance(part, nn.Sequential):
+        return isinstance(part, (nn.AdaptiveAvgPool2d, nn.Linear))
+    if [*map(type, part)] != BLOCK:
+        return False
+    convolution = part[0]
+    return (
+        convolution.kernel_size in ((1, 1), (3, 3))
+        and convolution.padding in ((0, 0), (1, 1))
+        and convolution.stride == convolution.dilation == (1, 1)
+        and convolution.groups == 1
+        and convolution.bias is None
+    )
+
+
+def _fold(norm: nn.BatchNorm2d) -> tuple[np.ndarray, np.ndarray]:
+    """Batch normalisation as a factor and a shift for each channel, of shape (channels,).
+
+    They are computed in float64, so that every processor rounds alike.
+    """
+    gamma, beta, mean, variance = (
+        value.detach().double().numpy()
+        for value in (norm.weight, norm.bias, norm.running_mean, norm.running_var)
+    )
+    factor = gamma / np.sqrt(variance + norm.eps)
+    return factor, beta - mean * factor

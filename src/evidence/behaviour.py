@@ -1,22 +1,21 @@
 """What the network of step 3 does beyond the test images as they are.
 
 The numbers are of the weights in this repository, on this repository's test images. `report`
-measures them again when the weights or the code that measures have changed; `behaviour.json` keeps
-them.
+measures them again when the weights or the functions that measure have changed; `behaviour.json`
+keeps them.
 """
 
 import copy
-import hashlib
+import inspect
 import json
-from pathlib import Path
 
 import torch
 from torch import nn
 
 from .. import store
-from ..data import Loader, load_mnist
-from ..device import environment
+from ..data import Loader, load_mnist, normalize
 from ..experiments import load_model
+from ..provenance import environment
 from ..training import predict
 from . import robustness
 
@@ -102,7 +101,7 @@ def load_behaviour() -> dict[str, float]:
 
 
 def is_current() -> bool:
-    """Whether the recorded numbers are of the weights and the code as they are."""
+    """Whether the recorded numbers are of the weights and the functions as they are."""
     return _load().get("sources") == _hash_sources()
 
 
@@ -111,8 +110,7 @@ def update() -> None:
     if is_current():
         return
     record = {**environment(torch.device("cpu")), "sources": _hash_sources(), "numbers": measure()}
-    with store.atomic_write(FILE) as temporary:
-        temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8", newline="\n")
+    store.write_text(FILE, json.dumps(record, indent=1) + "\n")
 
 
 def _load() -> dict:
@@ -120,6 +118,7 @@ def _load() -> dict:
 
 
 def _hash_sources() -> str:
-    measuring = Path(__file__), Path(robustness.__file__)  # read with any line ends
-    code = "".join(path.read_text(encoding="utf-8") for path in measuring)
-    return hashlib.sha256(WEIGHTS.read_bytes() + code.encode()).hexdigest()[:16]
+    functions = measure, calibration_error, round_weights, robustness.measure_accuracy
+    functions += predict, normalize
+    code = "".join(map(inspect.getsource, functions))
+    return store.digest(WEIGHTS.read_bytes() + f"{code}{QUANTITIES}".encode())

@@ -20,13 +20,14 @@ from torchvision.datasets.utils import extract_archive
 from tqdm import tqdm
 
 from .. import data, store
-from ..device import configure, environment, pick_device
-from ..experiments import STEPS, find_reduction, prepare
+from ..device import configure, pick_device
+from ..experiments import STEPS, prepare
+from ..provenance import environment
 from ..recipes import Experiment
 from ..training import test, train
 from . import usual_pipeline
 
-USUAL = "usual: PIL images, DataLoader with 2 workers"
+USUAL = f"usual: PIL images, DataLoader with {usual_pipeline.WORKERS} workers"
 OURS = "ours"
 
 
@@ -60,11 +61,8 @@ def benchmark(
     """Measure both pipelines of these steps, `rounds` times each.
 
     A `quick` benchmark uses a tenth of the images; any other one of all steps is recorded in
-    `bench.json` in `store.OUTPUT`. Raises ValueError if MNIST_REDUCED is set: only our
-    pipeline would have fewer images.
+    `bench.json` in `store.OUTPUT`.
     """
-    if find_reduction():
-        raise ValueError("MNIST_REDUCED is set: unset it, or the two pipelines measure unlike work")
     torch_device = pick_device(device)
     configure()
     share = 0.1 if quick else 1.0
@@ -77,8 +75,7 @@ def benchmark(
             seconds[step][name].append(_measure_in_new_process(PIPELINES[name], *arguments))
     record = {**environment(torch_device), "rounds": rounds, "share": share, "seconds": seconds}
     if not quick and set(steps) == set(STEPS):
-        with store.atomic_write(store.OUTPUT / "bench.json") as temporary:
-            temporary.write_text(json.dumps(record) + "\n", encoding="utf-8", newline="\n")
+        store.write_text(store.OUTPUT / "bench.json", json.dumps(record) + "\n")
     return record
 
 

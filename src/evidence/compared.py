@@ -7,11 +7,12 @@ from dataclasses import asdict, replace
 
 from .. import store
 from ..data import load_mnist
-from ..device import environment, pick_device
+from ..device import pick_device
 from ..experiments import AUGMENTATION, REGULARIZATION, find_reduction, run
+from ..provenance import environment
 from .original import ORIGINAL
+from .records import load_valid_keys, select_records
 from .robustness import Curves, mean_curves, measure_robustness
-from .rows import load_valid_keys, recorded_runs
 from .study import Study
 
 COMPARED = Study(
@@ -35,7 +36,7 @@ def run_compared(device: str | None = None) -> None:
     again.
     """
     torch_device = pick_device(device)
-    here = store.platform(environment(torch_device))
+    here = store.name_platform(environment(torch_device))
     recorded = load_valid_keys(FILE) | store.load_records(store.EVIDENCE / FILE).keys()
     _, (images, labels) = load_mnist(device=torch_device)
     names = {experiment: name for name, experiment in COMPARED.experiments.items()}
@@ -51,8 +52,8 @@ def run_compared(device: str | None = None) -> None:
 
 def load_compared() -> dict[str, list[dict]]:
     """The records of `COMPARED` by the names of the networks, as far as there are any."""
-    runs = recorded_runs(COMPARED, store.load_records(store.EVIDENCE / FILE))
-    return {name: records for name, records in runs.items() if records}
+    by_name = select_records(COMPARED, store.load_records(store.EVIDENCE / FILE))
+    return {name: records for name, records in by_name.items() if records}
 
 
 def load_curves() -> dict[str, list[Curves]]:

@@ -19,28 +19,29 @@ def read_errors(record: Mapping) -> Errors:
     return dict(record["errors"])
 
 
-def shared_by_all(runs: Iterable[Errors]) -> dict[int, int]:
+def shared_by_all(errors_by_run: Iterable[Errors]) -> dict[int, int]:
     """The images that every run misclassifies, in order, with their most frequent prediction."""
-    runs = list(runs)
-    indices = sorted(set.intersection(*map(set, runs)))
-    predictions = {index: Counter(errors[index] for errors in runs) for index in indices}
+    errors_by_run = list(errors_by_run)
+    indices = sorted(set.intersection(*map(set, errors_by_run)))
+    predictions = {index: Counter(errors[index] for errors in errors_by_run) for index in indices}
     return {index: counts.most_common(1)[0][0] for index, counts in predictions.items()}
 
 
-def mean_shared_by_two(runs: Sequence[Errors]) -> float:
+def mean_shared_by_two(errors_by_run: Sequence[Errors]) -> float:
     """The number of images that two runs both misclassify, as a mean over all pairs of runs."""
-    return mean(len(one.keys() & other.keys()) for one, other in combinations(runs, 2))
+    pairs = combinations(errors_by_run, 2)
+    return mean(len(one.keys() & other.keys()) for one, other in pairs)
 
 
-def count_errors_of_vote(runs: Sequence[Errors]) -> int:
+def count_errors_of_vote(errors_by_run: Sequence[Errors]) -> int:
     """How many images are misclassified if every run has one vote.
 
     An image is right if its digit has more votes than any other.
     """
     count = 0
-    for index in set().union(*runs):
-        wrong = Counter(errors[index] for errors in runs if index in errors)
-        right = len(runs) - wrong.total()
+    for index in set().union(*errors_by_run):
+        wrong = Counter(errors[index] for errors in errors_by_run if index in errors)
+        right = len(errors_by_run) - wrong.total()
         if max(wrong.values()) >= right:
             count += 1
     return count

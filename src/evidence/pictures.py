@@ -16,11 +16,11 @@ from ..experiments import STEPS, TARGET
 from ..models import count_parameters
 from ..plots import BLUE, GREY, RED, digits, mark_target
 from ..recipes import build_model
+from .formats import format_number
 from .misclassified import read_errors, shared_by_all
 from .robustness import STRENGTHS, Curves, stack_accuracies
-from .rows import Row
+from .rows import Row, Rows
 from .studies import STUDIES
-from .tables import Rows, format_number
 
 LIGHT_GREY = "#999999"
 ENLARGED = (99.15, 99.7)  # %, of the last epochs of the steps

@@ -8,10 +8,10 @@ from collections.abc import Container, Iterable
 from dataclasses import asdict
 
 from .. import store
-from ..experiments import STEPS, load_runs
+from ..experiments import STEPS, holds_weights, load_step_records
 from .benchmark import load_benchmark
 from .compared import COMPARED, FILE
-from .rows import is_committed, load_study_records
+from .records import is_committed, load_study_records
 from .studies import STUDIES
 from .study import Study
 
@@ -32,16 +32,17 @@ def publish() -> None:
 
 
 def _publish_step(step: str) -> None:
-    """Publish the newest run of an unchanged step with seed 1, if the evidence has no newer one.
-
-    The weights in `store.OUTPUT` are those of this run.
-    """
-    own = load_runs(store.OUTPUT, step)
-    published = [record.get("finished", "") for record in load_runs(store.EVIDENCE, step)]
+    """Publish the newest run of an unchanged step with seed 1, if the evidence has no newer one."""
+    own = load_step_records(store.OUTPUT, step)
+    published = [record.get("finished", "") for record in load_step_records(store.EVIDENCE, step)]
     if not own or own[-1].get("finished", "") <= max(published, default=""):
         return
+    weights = store.OUTPUT / f"{step}.pt"
+    if not holds_weights(weights, own[-1]):
+        _say_refused(f"{step}, seed 1", f"whose weights are not in {weights}", "make it again")
+        return
     if not is_committed(own[-1]):
-        _say_refused(f"{step}, seed 1", own[-1])
+        _say_refused(f"{step}, seed 1", *_explain(own[-1]))
         return
     _copy(f"{step}.pt")  # first: if this is interrupted, the next time completes it
     store.append_records(store.EVIDENCE / "runs.jsonl", own[-1:])
@@ -62,7 +63,7 @@ def _publish_runs(file: str, studies: Iterable[Study], published: Container[str]
     if committed:
         store.append_records(store.EVIDENCE / file, committed)
     if others:
-        _say_refused(f"{len(others)} of {len(new)} runs for {file}", others[0])
+        _say_refused(f"{len(others)} of {len(new)} runs for {file}", *_explain(others[0]))
 
 
 def _publish_benchmark() -> None:
@@ -71,17 +72,21 @@ def _publish_benchmark() -> None:
     if record is None:
         return
     if not is_committed(record):
-        _say_refused("the benchmark", record)
+        _say_refused("the benchmark", *_explain(record))
         return
     _copy("bench.json")
     (store.OUTPUT / "bench.json").unlink()
 
 
-def _say_refused(runs: str, record: dict) -> None:
-    reason, advice = "with uncommitted code", "commit src, and make it again"
+def _explain(record: dict) -> tuple[str, str]:
+    """Why a record of uncommitted code is not published, and what to do."""
     if record.get("commit") is None:
-        reason, advice = "outside a git clone", "make it again in a clone"
-    print(f"not published: {runs}, made {reason}: {advice}", file=sys.stderr)
+        return "made outside a git clone", "make it again in a clone"
+    return "made with uncommitted code", "commit src, and make it again"
+
+
+def _say_refused(runs: str, reason: str, advice: str) -> None:
+    print(f"not published: {runs}, {reason}: {advice}", file=sys.stderr)
 
 
 def _copy(name: str) -> None:

@@ -5,7 +5,6 @@ new one needs its section, with markers and picture, in `results/README.md` or, 
 `results/selection.md`. `write` makes all of it, `check` says what does not agree.
 """
 
-import hashlib
 import json
 import re
 import sys
@@ -24,10 +23,11 @@ from ..demo import build_page
 from ..experiments import STEPS, find_reduction
 from . import behaviour, pictures, tables
 from .compared import load_curves
+from .formats import format_mean
 from .publish import publish
-from .rows import first_ten_runs, load_rows, seed1_record
+from .records import load_seed1_record
+from .rows import Rows, first_ten_records, load_rows
 from .studies import EXPLANATIONS, REPORTS, SELECTION, SHOWN
-from .tables import Rows
 from .values import facts_table, fill_in, named_values
 
 ROOT = Path(__file__).parent.parent.parent
@@ -40,7 +40,7 @@ NOTEBOOKS = {step: ROOT / "Notebooks" / f"MNIST_{step}.ipynb" for step in STEPS}
 
 def log_of_step_3(_: Rows) -> str:
     """The training log that the README shows."""
-    return f"```text\n{tables.log(seed1_record('augmentation'))}\n```"
+    return f"```text\n{tables.format_log(load_seed1_record('augmentation'))}\n```"
 
 
 # The studies of the three steps have one table, and pictures of their own.
@@ -98,12 +98,12 @@ PICTURES: dict[str, Picture] = {
         records=lambda rows: _study_records(rows, "regularization", "augmentation", "original"),
     ),
     "augmentation": Picture(
-        draw=lambda _: plots.curves(seed1_record("augmentation")["history"]),
-        records=lambda _: seed1_record("augmentation"),
+        draw=lambda _: plots.curves(load_seed1_record("augmentation")["history"]),
+        records=lambda _: load_seed1_record("augmentation"),
     ),
     "epochs": Picture(pictures.epochs, lambda rows: _study_records(rows, "epochs")),
     "shared_errors": Picture(
-        draw=lambda rows: pictures.shared_errors(first_ten_runs(rows)), records=first_ten_runs
+        draw=lambda rows: pictures.shared_errors(first_ten_records(rows)), records=first_ten_records
     ),
     "robustness": Picture(
         draw=lambda _: pictures.robustness(load_curves()),
@@ -137,12 +137,12 @@ def table(name: str) -> str:
 def page_numbers(rows: Rows) -> dict[str, str]:
     """The numbers that the page states."""
     row = rows["augmentation"]["augmentation"]
-    return {"seeds": str(len(row.last)), "accuracy": f"{tables.format_mean(row.last)} %"}
+    return {"seeds": str(len(row.last)), "accuracy": f"{format_mean(row.last)} %"}
 
 
 def misread_images() -> list[int]:
     """The test images that the network of the page misclassifies: those of the recorded run."""
-    return [index for index, _ in seed1_record("augmentation")["errors"]]
+    return [index for index, _ in load_seed1_record("augmentation")["errors"]]
 
 
 def write() -> None:
@@ -161,7 +161,7 @@ def write() -> None:
         text = path.read_text(encoding="utf-8")
         for name, make in makers.items():
             text = _replace_table(text, name, make(rows), path)
-        _write_text(path, fill_in(text, values, _relative(path)))
+        store.write_text(path, fill_in(text, values, _relative(path)))
     for path in NOTEBOOKS.values():
         _write_numbers(path, values)
     build_page.write(page_numbers(rows), misread_images())
@@ -200,7 +200,7 @@ def _write_numbers(path: Path, values: dict[str, str]) -> None:
             text = fill_in("".join(cell["source"]), values, _relative(path))
             cell["source"] = text.splitlines(keepends=True)
     text = json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
-    _write_text(path, text)
+    store.write_text(path, text)
 
 
 def _relative(path: Path) -> str:
@@ -208,15 +208,8 @@ def _relative(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
 
-def _write_text(path: Path, text: str) -> None:
-    with store.atomic_write(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
-
-
 def _digest(records: Any) -> str:
-    """Sixteen hexadecimal digits that change with the records."""
-    text = json.dumps(records, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return store.digest(json.dumps(records, sort_keys=True).encode())
 
 
 def check() -> list[str]:
@@ -268,7 +261,7 @@ def _check_notebook(step: str, rows: Rows, values: dict[str, str]) -> list[str]:
     digests = [_digest(PICTURES[picture].records(rows)) for picture in drawn]
     if [label for label in labels if label] != digests:
         messages.append(f"{name}, a picture of records {RUN_AGAIN}")
-    recorded = _log_lines(tables.log(seed1_record(step)))
+    recorded = _log_lines(tables.format_log(load_seed1_record(step)))
     if not recorded or _log_lines(shown) != recorded:
         messages.append(f"{name}, its training log {RUN_AGAIN}")
     return messages

@@ -5,15 +5,12 @@
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 
-from .. import device, store
-from ..experiments import load_runs
-from ..recipes import Experiment
 from . import measures
 from .measures import Estimate
+from .records import load_study_records, select_records
 from .studies import STUDIES
-from .study import Study
 
 
 @dataclass(frozen=True)
@@ -43,13 +40,16 @@ class Row:
         return self.all_learn and not any(map(math.isnan, self.lowest))
 
 
+Rows = Mapping[str, Mapping[str, Row]]  # of studies, by study and label
+
+
 def study_rows(name: str) -> list[Row]:
     """The rows of a study, all from one platform: the one on which most of its runs were made.
 
     Of two platforms with as many runs, it is the one on which a run was recorded last.
     """
-    runs = recorded_runs(STUDIES[name], load_study_records())
-    rows = {label: _summarize(label, records) for label, records in runs.items()}
+    by_label = select_records(STUDIES[name], load_study_records())
+    rows = {label: _summarize(label, records) for label, records in by_label.items()}
     samples = {
         label: (rows[label].lowest, rows[reference].lowest)
         for label, reference in STUDIES[name].comparisons().items()
@@ -62,14 +62,15 @@ def study_rows(name: str) -> list[Row]:
     return list(rows.values())
 
 
-def load_rows(names: Iterable[str] = STUDIES) -> dict[str, dict[str, Row]]:
+def load_rows(names: Iterable[str] = STUDIES) -> Rows:
     """The rows of the named studies, by study and label."""
     return {name: {row.label: row for row in study_rows(name)} for name in names}
 
 
-def first_ten_runs(rows: Mapping[str, Mapping[str, Row]]) -> list[dict]:
-    """The records of step 3 whose misclassified test images are compared: ten seeds."""
-    return rows["augmentation"]["augmentation"].records[:10]
+def first_ten_records(rows: Rows) -> list[dict]:
+    """The records of step 3 whose misclassified test images are compared: ten finished runs."""
+    records = rows["augmentation"]["augmentation"].records
+    return [record for record in records if "failed" not in record][:10]
 
 
 def _summarize(label: str, records: list[dict]) -> Row:
@@ -82,71 +83,3 @@ def _summarize(label: str, records: list[dict]) -> Row:
         last=[measures.last(history) for history in histories],
         consistent=sum(measures.is_consistent(record) for record in records),
     )
-
-
-def recorded_runs(study: Study, records: Mapping[str, dict]) -> dict[str, list[dict]]:
-    """The records of a study on one platform, for each label in the order of the seeds.
-
-    Of all `records`, by their keys, they are those of the platform with most runs of the study.
-    """
-    newest_first = reversed(records.values())
-    platforms = dict.fromkeys(store.platform(record) for record in newest_first)
-    best = {label: [] for label in study.experiments}
-    for platform in platforms:  # of two with as many runs, the one that was used last
-        candidate = {
-            label: _find(records, experiment, study.seeds, platform)
-            for label, experiment in study.experiments.items()
-        }
-        if _count(candidate.values()) > _count(best.values()):
-            best = candidate
-    return best
-
-
-def load_study_records() -> dict[str, dict]:
-    """The recorded runs of all studies, by their keys."""
-    # Of earlier and of new records, `recorded_runs` chooses one platform for each study.
-    earlier = store.load_records(store.EVIDENCE / "earlier_studies.jsonl")
-    return earlier | store.load_records(store.EVIDENCE / "study.jsonl")
-
-
-def load_valid_keys(file: str) -> set[str]:
-    """The keys of your own records in a file that need not be made again.
-
-    These are runs of committed code, which can be published, and runs at the commit that is
-    checked out, whatever was edited since.
-    """
-    own = store.load_records(store.OUTPUT / file)
-    return {
-        key
-        for key, record in own.items()
-        if is_committed(record) or record.get("commit") == device.COMMIT
-    }
-
-
-def is_committed(record: Mapping) -> bool:
-    """Whether the code that made a record was committed; only then does it become evidence."""
-    commit = record.get("commit")  # None outside a clone; the first records do not have it
-    return commit is not None and not commit.endswith("-dirty")
-
-
-def _find(
-    records: Mapping[str, dict], experiment: Experiment, seeds: int, platform: str
-) -> list[dict]:
-    recipe = asdict(experiment)
-    keys = [store.make_key(recipe, seed, platform) for seed in range(1, seeds + 1)]
-    return [records[key] for key in keys if key in records]
-
-
-def _count(lists: Iterable[list]) -> int:
-    return sum(map(len, lists))
-
-
-def seed1_record(step: str) -> dict:
-    """The record of the run that a step's notebook shows: seed 1, the newest if there are several.
-
-    Raises RuntimeError if there is none.
-    """
-    runs = load_runs(store.EVIDENCE, step)
-    if not runs:
-        raise RuntimeError(f"there is no record of {step} with seed 1: run its notebook")
-    return runs[-1]

@@ -14,18 +14,19 @@ from joblib import Parallel, delayed, parallel_config
 from tqdm import tqdm
 
 from .. import store
-from ..device import environment, one_thread, pick_device
+from ..device import one_thread, pick_device
 from ..experiments import find_reduction, run
+from ..provenance import environment
 from ..recipes import Experiment
 from ..training import DivergenceError
-from .rows import load_study_records, load_valid_keys
+from .records import load_study_records, load_valid_keys
 from .studies import STUDIES
 
 if TYPE_CHECKING:
     import distributed
 
 
-def missing(
+def find_missing_runs(
     names: Iterable[str], device: torch.device, seeds: int | None = None
 ) -> list[tuple[Experiment, int]]:
     """The runs of the named studies that are not recorded for this device, each once.
@@ -34,7 +35,7 @@ def missing(
     count: a study is shown from one. Nor do runs of uncommitted code that were made at another
     commit: they are never published.
     """
-    here = store.platform(environment(device))
+    here = store.name_platform(environment(device))
     recorded = load_valid_keys("study.jsonl") | load_study_records().keys()
     found = {}
     for name in names:
@@ -46,13 +47,13 @@ def missing(
 
 
 def progress_table(names: Iterable[str], device: torch.device) -> str:
-    """How many runs of each study are recorded, as `missing` counts, and the study's question."""
+    """How many runs of each study `find_missing_runs` does not miss, and the study's question."""
     names = list(names)
     width = max(map(len, names), default=0)
     lines = []
     for name in names:
         total = len(STUDIES[name].runs())
-        recorded = total - len(missing([name], device))
+        recorded = total - len(find_missing_runs([name], device))
         lines.append(f"{name:{width}} {recorded:3} of {total:3} runs   {STUDIES[name].question}")
     return "\n".join(lines)
 
@@ -72,7 +73,7 @@ def run_studies(
     cannot make these runs, or if one dies.
     """
     torch_device = pick_device(device)
-    runs = missing(names, torch_device, seeds)
+    runs = find_missing_runs(names, torch_device, seeds)
     jobs = jobs or (-1 if torch_device.type == "cpu" else 1)
     path = store.OUTPUT / "study.jsonl"
     with _backend(scheduler, jobs):

@@ -1,15 +1,10 @@
-"""The tables of the READMEs, as Markdown, from rows and records.
-
-Numbers are written here, sentences by people. `Rows` are those of all studies, as `rows.load_rows`
-returns them.
-"""
+"""The tables of the READMEs, as Markdown, from rows and records."""
 
 import contextlib
 import io
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_EVEN, Decimal
+from collections.abc import Iterable, Mapping
 from fractions import Fraction
 from statistics import mean, stdev
 
@@ -24,90 +19,19 @@ from ..training import format_progress, format_test
 from . import benchmark, measures
 from .behaviour import QUANTITIES, load_behaviour
 from .compared import load_mean_curves
-from .measures import Estimate
-from .rows import Row
+from .formats import (
+    format_consistent,
+    format_difference,
+    format_mean,
+    format_number,
+    markdown_table,
+)
+from .rows import Row, Rows
 from .studies import SHOWN, STUDIES
 
-Rows = Mapping[str, Mapping[str, Row]]
 # The mean test accuracy in % that meets a step's target; None if every seed has to be consistent.
 TARGETS = {"basic": 97.96, "regularization": TARGET, "augmentation": None}
 REPORTED = {"basic": 97.96, "regularization": 99.33, "augmentation": 99.44}  # by the original
-
-
-def markdown_table(header: Sequence[object], rows: Iterable[Sequence[object]]) -> str:
-    """A Markdown table."""
-    lines = (header, ["---"] * len(header), *rows)
-    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
-
-
-def format_mean(values: Sequence[float]) -> str:
-    """Mean ± standard deviation; of a single value, the value; "–" without a number."""
-    if not values or any(map(math.isnan, values)):
-        return "–"
-    text = format_number(mean(values))
-    return f"{text} ± {format_number(stdev(values))}" if len(values) > 1 else text
-
-
-def format_number(value: float) -> str:
-    """A number with two decimals; a tie, such as the mean of 99.66 and 99.67, to the even one."""
-    return str(_round(value, 2, ROUND_HALF_EVEN))
-
-
-def format_signed(value: float) -> str:
-    """A difference with two decimals and its sign, which it keeps if it rounds to zero."""
-    return f"{_round(value, 2, ROUND_HALF_EVEN):+}".replace("-", "−")
-
-
-def format_interval(low: float, high: float) -> str:
-    """The ends of an interval, rounded outward; "one seed" if it is infinite."""
-    if math.isinf(low):
-        return "one seed"
-    return f"{_round(low, 2, ROUND_FLOOR)} to {_round(high, 2, ROUND_CEILING)}"
-
-
-def format_signed_interval(low: float, high: float) -> str:
-    """The ends of an interval of a difference, with their signs, rounded outward."""
-    ends = _round(low, 2, ROUND_FLOOR), _round(high, 2, ROUND_CEILING)
-    return " to ".join(f"{end:+}".replace("-", "−") for end in ends)
-
-
-def _round(value: float, decimals: int, direction: str) -> Decimal:
-    """The value, rounded to `decimals` decimals; it keeps its sign if it rounds to zero."""
-    if not math.isfinite(value):
-        return Decimal(value)
-    exact = Decimal(f"{value:.9f}")  # without the error of the binary fraction
-    rounded = exact.quantize(Decimal(1).scaleb(-decimals), direction)
-    return rounded.copy_sign(Decimal(value))
-
-
-def format_difference(difference: Estimate | None) -> str:
-    """A difference in percentage points with its interval, and whether it is resolved."""
-    if difference is None:
-        return "–"
-    gain, low, high = difference
-    if math.isinf(low):
-        return f"{format_signed(gain)} (one seed)"
-    note = "" if low > 0 or high < 0 else ", not resolved"
-    return f"{format_signed(gain)} ({format_signed_interval(low, high)}){note}"
-
-
-def format_share_interval(count: int, total: int) -> str:
-    """The exact 95 % interval of a share, rounded outward; 100 % only without a failure."""
-    low, high = measures.proportion_interval(count, total)
-    decimals = 1
-    while count < total and _round(high, decimals, ROUND_CEILING) == 100:
-        decimals += 1
-    return f"{_round(low, 1, ROUND_FLOOR)} to {_round(high, decimals, ROUND_CEILING)} %"
-
-
-def format_consistent(row: Row) -> str:
-    """How many seeds are consistent, with the interval of their share; "–" if unknown."""
-    finished = [record for record in row.records if "failed" not in record]
-    too_short = finished and all(len(record["history"]) < 5 for record in finished)
-    if not row.records or too_short:
-        return "–"
-    total = len(row.records)
-    return f"{row.consistent} of {total} ({format_share_interval(row.consistent, total)})"
 
 
 def study_table(name: str, rows: Rows) -> str:
@@ -276,8 +200,9 @@ def robustness_table(_: Rows) -> str:
 
 
 def recorded_speed_table(_: Rows) -> str:
-    """The recorded benchmark."""
-    return speed_table(benchmark.load_benchmark(store.EVIDENCE))
+    """The recorded benchmark, if there is one."""
+    record = benchmark.load_benchmark(store.EVIDENCE)
+    return speed_table(record) if record else "–"
 
 
 def speed_table(record: Mapping) -> str:
@@ -305,7 +230,7 @@ def architecture(_: Rows) -> str:
     return f"```text\n{printed.getvalue().strip()}\n```"
 
 
-def log(record: Mapping) -> str:
+def format_log(record: Mapping) -> str:
     """What training printed, from the record."""
     count = record["test_size"]
     batches = math.ceil(record["train_size"] / record["recipe"]["batch_size"])

@@ -11,15 +11,13 @@ from statistics import mean, stdev
 
 from .. import store
 from ..data import FOLD_SIZE
-from ..experiments import STEPS, load_runs
+from ..experiments import STEPS, load_step_records
 from ..models import count_parameters
 from ..recipes import build_model
 from . import measures, misclassified
 from .behaviour import load_behaviour
 from .compared import load_compared, load_mean_curves
-from .rows import Row, first_ten_runs, load_study_records
-from .tables import (
-    Rows,
+from .formats import (
     format_difference,
     format_interval,
     format_mean,
@@ -29,6 +27,8 @@ from .tables import (
     format_signed_interval,
     markdown_table,
 )
+from .records import load_study_records
+from .rows import Row, Rows, first_ten_records
 
 # What is computed for sentences alone, in the order of the table "Numbers quoted in the text".
 FACTS = {
@@ -126,7 +126,7 @@ def _step_values(row: Row) -> dict[str, str]:
     """What is quoted of a step besides the cells of its row."""
     value, low, high = measures.mean_interval(row.last)
     gaps = _training_gaps(row)
-    spreads = [measures.highest(run) - measures.lowest(run) for run in row.histories]
+    spreads = [measures.highest(history) - measures.lowest(history) for history in row.histories]
     error = measures.sampling_error(mean(row.last))
     stable = [measures.first_stable_epoch(history) for history in row.histories]
     return {
@@ -216,9 +216,10 @@ def _error_values() -> dict[str, str]:
     recipe of step 3 and of ours whose robustness is compared, the first run of each.
     """
     values = {}
-    runs = [load_runs(store.EVIDENCE, step) for step in ("regularization", "augmentation")]
-    if all(runs):
-        before, after = (misclassified.read_errors(records[-1]) for records in runs)
+    steps = "regularization", "augmentation"
+    by_step = [load_step_records(store.EVIDENCE, step) for step in steps]
+    if all(by_step):
+        before, after = (misclassified.read_errors(records[-1]) for records in by_step)
         values = {"errors/step 2": str(len(before)), "errors/step 3": str(len(after))}
         values |= _compare_errors("errors", before, after)
     compared = load_compared()
@@ -252,15 +253,15 @@ def _robustness_values() -> dict[str, str]:
 
 def _shared_errors(rows: Rows) -> dict[str, str]:
     """What several seeds of step 3 misclassify: on average, two of them, all of them, by a vote."""
-    records = first_ten_runs(rows)
+    records = first_ten_records(rows)
     if len(records) < 2:
         return {}
-    runs = [misclassified.read_errors(record) for record in records]
-    vote = misclassified.count_errors_of_vote(runs) / records[0]["test_size"]
+    errors_by_run = [misclassified.read_errors(record) for record in records]
+    vote = misclassified.count_errors_of_vote(errors_by_run) / records[0]["test_size"]
     return {
-        "misclassified/mean": f"{mean(map(len, runs)):.0f}",
-        "misclassified/two": f"{misclassified.mean_shared_by_two(runs):.0f}",
-        "misclassified/all": str(len(misclassified.shared_by_all(runs))),
+        "misclassified/mean": f"{mean(map(len, errors_by_run)):.0f}",
+        "misclassified/two": f"{misclassified.mean_shared_by_two(errors_by_run):.0f}",
+        "misclassified/all": str(len(misclassified.shared_by_all(errors_by_run))),
         "misclassified/vote": format_number(100 * (1 - vote)),
     }
 
