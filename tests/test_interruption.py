@@ -111,6 +111,21 @@ def test_a_resumed_run_says_where_it_resumes(interrupted, capsys):
     assert [line for line in lines if line.startswith("EPOCH")] == ["EPOCH: 2", "EPOCH: 3"]
 
 
+def test_an_interrupt_counts_the_epochs_that_are_saved(output, monkeypatch):
+    monkeypatch.setenv("MNIST_REDUCED", "2")
+    save, saved = store.Checkpoint.save, []
+
+    def press_ctrl_c(*arguments):
+        saved.append(arguments)
+        if len(saved) == 2:
+            raise KeyboardInterrupt
+        save(*arguments)
+
+    monkeypatch.setattr(store.Checkpoint, "save", press_ctrl_c)
+    with pytest.raises(KeyboardInterrupt, match="Interrupted after 1 of 2 epochs"):
+        run(BASIC, progress=False)
+
+
 def test_a_fresh_run_does_not_resume_even_if_the_checkpoint_cannot_be_deleted(
     interrupted, monkeypatch, capsys
 ):
