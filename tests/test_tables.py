@@ -11,9 +11,11 @@ from statistics import mean, stdev
 import matplotlib.pyplot as plt
 import pytest
 from conftest import ROOT, history
+from scipy.stats import ttest_ind
 
 from src import store
-from src.evidence import formats, pictures, report, tables
+from src.evidence import formats, pictures, report, selection, tables
+from src.evidence.original import ORIGINAL
 from src.evidence.rows import load_rows, study_rows
 from src.evidence.studies import NEXT, STUDIES, UNFINISHED
 from src.evidence.study import Study
@@ -302,6 +304,29 @@ def test_the_chain_is_found_by_another_way():
         means.append(mean(lowest))
     gain = means[-1] - means[chain.index(plain)]
     assert f"| the four transforms together, lowest (pp) | {gain:+.2f} (" in facts_table(ROWS())
+
+
+def as_difference(values, others):
+    """The difference of two means and its interval, rounded outward."""
+    low, high = ttest_ind(values, others, equal_var=False).confidence_interval(0.95)
+    low, high = math.floor(100 * low) / 100, math.ceil(100 * high) / 100
+    return f"{mean(values) - mean(others):+.2f} ({low:+.2f} to {high:+.2f})"
+
+
+def test_the_gains_of_sentences_are_found_by_another_way():
+    facts = facts_table(ROWS()).replace("−", "-")
+    for number, step in ((2, "regularization"), (3, "augmentation")):
+        ours = find_accuracies("study.jsonl", STEPS[step])
+        original = find_accuracies("study.jsonl", ORIGINAL[step])
+        for name, values, others in zip(("lowest", "last epoch"), ours, original, strict=True):
+            expected = as_difference(values, others)
+            assert f"| step {number} minus the original's, {name} (pp) | {expected}" in facts
+        earlier = selection.STEP_2 if number == 2 else selection.STEP_3
+        chosen = replace(STEPS[step], split="validation")
+        new_seeds = (find_accuracies("study.jsonl", recipe)[0][5:] for recipe in (chosen, earlier))
+        expected = as_difference(*new_seeds)
+        name = f"chosen minus earlier step {number}, seeds 6 to 10, lowest (pp)"
+        assert f"| {name} | {expected} |" in facts
 
 
 def test_the_parts_are_found_by_another_way():

@@ -49,7 +49,7 @@ def study_rows(name: str) -> list[Row]:
     Of two platforms with as many runs, it is the one on which a run was recorded last.
     """
     by_label = select_records(STUDIES[name], load_study_records())
-    rows = {label: _summarize(label, records) for label, records in by_label.items()}
+    rows = {label: summarize(label, records) for label, records in by_label.items()}
     samples = {
         label: (rows[label].lowest, rows[reference].lowest)
         for label, reference in STUDIES[name].comparisons().items()
@@ -73,7 +73,8 @@ def first_ten_records(rows: Rows) -> list[dict]:
     return [record for record in records if "failed" not in record][:10]
 
 
-def _summarize(label: str, records: list[dict]) -> Row:
+def summarize(label: str, records: list[dict]) -> Row:
+    """The row of these records, without a difference."""
     histories = measures.learned_histories(records)
     return Row(
         label,
