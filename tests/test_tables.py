@@ -355,6 +355,17 @@ def test_the_parts_are_found_by_another_way():
             assert f"({len(learned)} of 10 seeds learn)" in row[1]
 
 
+def test_what_a_parameter_is_worth_is_found_by_another_way():
+    widths = 0.34, 0.5, 0.6, 0.7, 0.83
+    recipes = [replace(AUGMENTATION, model_args={"width": width}) for width in widths]
+    for recipe, row in zip([*recipes, AUGMENTATION], cells_of("parameters"), strict=True):
+        lowest, last = find_accuracies("study.jsonl", recipe, seeds=10)
+        assert len(lowest) == 10
+        check_row(row, lowest, last)
+        if recipe.model_args.get("width") == 0.7:  # the sentence about number 4 of the published
+            assert sum(value >= 99.52 for value in last) == 1
+
+
 def test_the_folds_are_found_by_another_way():
     folds = [find_on_split(split, 5) for split in (*FIRST_FOLDS, "validation")]
     rows = cells_of("folds")

@@ -6,23 +6,10 @@ one. `NEXT` holds those of `next_studies`; those that are shown stand above, too
 `runner` runs the studies, `rows` reads what is recorded, `report` shows it.
 """
 
-from dataclasses import replace
-
-from ..models import count_parameters
-from ..recipes import Experiment, build_model
 from . import next_studies, selection
 from .original import ORIGINAL
 from .selection import STEP_2, STEP_3
 from .study import Study, sweep, vary
-
-
-def _networks(*widths: float) -> dict[str, Experiment]:
-    """Step 3 with its channels times each width, and step 3; the labels are their parameters."""
-    step_3 = replace(STEP_3, split="test")
-    recipes = [vary(step_3, {"model_args.width": width}) for width in widths]
-    recipes.append(step_3)
-    return {f"{count_parameters(build_model(recipe)):,}": recipe for recipe in recipes}
-
 
 # These report, on the test set and on the folds of the training set. Here and below, `STEP_2` and
 # `STEP_3` are the recipes before the last choice, and the labels of their studies say "earlier":
@@ -34,12 +21,7 @@ REPORTS = {
     "original": next_studies.STUDIES["original"],
     "folds": next_studies.STUDIES["folds"],
     "fewer_images": next_studies.STUDIES["fewer_images"],
-    "parameters": Study(
-        "What is a parameter worth?",
-        "parameters of the network, earlier step 3",
-        _networks(0.34, 0.5, 0.6, 0.7, 0.83),
-        "7,946",
-    ),
+    "parameters": next_studies.STUDIES["parameters"],
 }
 
 
