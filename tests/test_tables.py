@@ -366,6 +366,18 @@ def test_what_a_parameter_is_worth_is_found_by_another_way():
             assert sum(value >= 99.52 for value in last) == 1
 
 
+def test_what_an_epoch_is_worth_is_found_by_another_way():
+    step_3 = replace(AUGMENTATION, split="validation")
+    counts = 2, 3, 5, 8, 10, 15
+    for count, row in zip(counts, cells_of("epochs"), strict=True):
+        lowest, last = find_accuracies("study.jsonl", replace(step_3, epochs=count))
+        assert len(last) == 10
+        if count >= 5:
+            check_row(row, lowest, last)
+        else:
+            assert row[1] == "–" and row[-1] == as_shown(last)
+
+
 def test_the_folds_are_found_by_another_way():
     folds = [find_on_split(split, 5) for split in (*FIRST_FOLDS, "validation")]
     rows = cells_of("folds")

@@ -47,12 +47,7 @@ EXPLANATIONS = {
     ),
     "scheduler": next_studies.STUDIES["scheduler"],
     "parts": next_studies.STUDIES["parts"],
-    "epochs": Study(
-        "What is an epoch worth?",
-        "epochs of the earlier step 3, each with its whole schedule",
-        sweep(STEP_3, "epochs", (2, 3, 5, 8, 10, 15)),
-        "15",
-    ),
+    "epochs": next_studies.STUDIES["epochs"],
 }
 
 # And these select.
