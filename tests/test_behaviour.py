@@ -87,7 +87,8 @@ def test_new_weights_are_measured_once(tmp_path, monkeypatch):
 
 def test_numbers_are_measured_again_when_a_function_that_measures_has_changed(monkeypatch):
     assert behaviour.is_current()
-    functions = [(behaviour, name) for name in ("measure", "round_weights", "predict", "normalize")]
+    names = ["measure", "calibration_error", "round_weights", "_confidences", "_percent"]
+    functions = [(behaviour, name) for name in [*names, "predict", "normalize"]]
     for module, name in [*functions, (robustness, "measure_accuracy")]:
         with monkeypatch.context() as once:
             once.setattr(module, name, lambda *_: None)

@@ -127,6 +127,13 @@ def test_the_training_images_are_trained_on_and_the_others_are_tested(mnist):
     assert torch.equal(setup.test_loader.images, images[5 * FOLD_SIZE :])
 
 
+def test_only_run_has_fewer_images_if_the_environment_says_so(smoke):
+    setup = prepare(AUGMENTATION)  # as the benchmark does
+    assert (len(setup.train_loader.images), len(setup.test_loader.images)) == (60_000, 10_000)
+    setup = prepare(AUGMENTATION, limit=100)
+    assert (len(setup.train_loader.images), len(setup.test_loader.images)) == (100, 100)
+
+
 def test_the_test_images_are_neither_augmented_nor_shuffled(mnist):
     loader = prepare(AUGMENTATION).test_loader
     data, target = next(iter(loader))

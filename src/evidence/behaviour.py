@@ -118,7 +118,7 @@ def _load() -> dict:
 
 
 def _hash_sources() -> str:
-    functions = measure, calibration_error, round_weights, robustness.measure_accuracy
-    functions += predict, normalize
+    functions = [measure, calibration_error, round_weights, _confidences, _percent]
+    functions += [robustness.measure_accuracy, predict, normalize]
     code = "".join(map(inspect.getsource, functions))
     return store.digest(WEIGHTS.read_bytes() + f"{code}{QUANTITIES}".encode())

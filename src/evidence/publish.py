@@ -42,7 +42,7 @@ def _publish_step(step: str) -> None:
         _say_refused(f"{step}, seed 1", f"whose weights are not in {weights}", "make it again")
         return
     if not is_committed(own[-1]):
-        _say_refused(f"{step}, seed 1", *_explain(own[-1]))
+        _say_refused(f"{step}, seed 1", *_explain_uncommitted(own[-1]))
         return
     _copy(f"{step}.pt")  # first: if this is interrupted, the next time completes it
     store.append_records(store.EVIDENCE / "runs.jsonl", own[-1:])
@@ -63,7 +63,8 @@ def _publish_runs(file: str, studies: Iterable[Study], published: Container[str]
     if committed:
         store.append_records(store.EVIDENCE / file, committed)
     if others:
-        _say_refused(f"{len(others)} of {len(new)} runs for {file}", *_explain(others[0]))
+        refused = f"{len(others)} of {len(new)} runs for {file}"
+        _say_refused(refused, *_explain_uncommitted(others[0]))
 
 
 def _publish_benchmark() -> None:
@@ -72,13 +73,13 @@ def _publish_benchmark() -> None:
     if record is None:
         return
     if not is_committed(record):
-        _say_refused("the benchmark", *_explain(record))
+        _say_refused("the benchmark", *_explain_uncommitted(record))
         return
     _copy("bench.json")
     (store.OUTPUT / "bench.json").unlink()
 
 
-def _explain(record: dict) -> tuple[str, str]:
+def _explain_uncommitted(record: dict) -> tuple[str, str]:
     """Why a record of uncommitted code is not published, and what to do."""
     if record.get("commit") is None:
         return "made outside a git clone", "make it again in a clone"

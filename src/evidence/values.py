@@ -29,6 +29,7 @@ from .formats import (
 )
 from .records import load_study_records
 from .rows import Row, Rows, first_ten_records, summarize
+from .studies import STUDIES
 
 # What is computed for sentences alone, in the order of the table "Numbers quoted in the text".
 FACTS = {
@@ -186,7 +187,7 @@ def _compare_rows(rows: Rows) -> dict[str, str]:
         "ablation/transforms": ("lowest", ablation["+ shear"], plain),
     }
     for study, label in CHOSEN.items():
-        earlier, chosen = rows[study]["two phases, 0.0002"], rows[study][label]
+        earlier, chosen = rows[study][STUDIES[study].reference], rows[study][label]
         new_seeds = (summarize(row.label, row.records[SCREENED:]) for row in (chosen, earlier))
         comparisons[f"{study}/new seeds"] = ("lowest", *new_seeds)
     values = {}
