@@ -1,8 +1,10 @@
 """What the tests share. Nothing outside changes a result: one thread, and a clean environment."""
 
 import os
+import signal
 import subprocess
 import sys
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,9 +13,12 @@ import hypothesis
 import pytest
 
 ROOT = Path(__file__).parent.parent
+IMAGES = 500  # of a run in the tests
 sys.path.insert(0, str(ROOT))
-for name in ("MNIST_REDUCED", "MNIST_ROOT", "MNIST_RESULTS", "PYTHONIOENCODING", "PYTHONWARNINGS"):
+for name in ("MNIST_REDUCED", "MNIST_ROOT", "PYTHONIOENCODING", "PYTHONWARNINGS"):
     os.environ.pop(name, None)  # of the shell that runs the tests
+OWN_RUNS = tempfile.TemporaryDirectory()  # empty: no run and no weights of yours change a test
+os.environ["MNIST_RESULTS"] = OWN_RUNS.name
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # do not spin while another one works
 hypothesis.settings.register_profile("here", deadline=None, database=None)  # keeps no failures
@@ -65,25 +70,42 @@ def evidence(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def smoke(monkeypatch):
-    """Makes every run a smoke test: one epoch on 2,000 images, and nothing is recorded."""
-    monkeypatch.setenv("MNIST_REDUCED", "1")
-
-
-@pytest.fixture
-def tiny(monkeypatch):
-    """An experiment of a second that is recorded: 2,000 images, one epoch, no smoke test."""
+def few_images(monkeypatch):
+    """Every run of this process trains and tests on `IMAGES` images, whatever it asks for."""
     from src import experiments
 
     load = experiments.load_mnist
     monkeypatch.setattr(
-        experiments, "load_mnist", lambda split, device, limit: load(split, device, 2000)
+        experiments, "load_mnist", lambda split, device, limit: load(split, device, IMAGES)
     )
-    return replace(experiments.BASIC, epochs=1)
 
 
 @pytest.fixture
-def cli(capsys):
+def smoke(few_images, monkeypatch):
+    """Makes every run a smoke test: one epoch, and nothing is recorded."""
+    monkeypatch.setenv("MNIST_REDUCED", "1")
+
+
+@pytest.fixture
+def tiny(few_images):
+    """An experiment of a moment that is recorded: one epoch, no smoke test."""
+    from src.experiments import BASIC
+
+    return replace(BASIC, epochs=1)
+
+
+@pytest.fixture
+def same_signals():
+    """Restores the handlers of signals afterwards, which a command replaces."""
+    numbers = {getattr(signal, name, signal.SIGTERM) for name in ("SIGTERM", "SIGHUP")}
+    handlers = {number: signal.getsignal(number) for number in numbers}
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture
+def cli(capsys, same_signals):
     """Call the command line in this process; returns its exit status and what it printed."""
     from src.__main__ import main
 
@@ -102,12 +124,12 @@ def cli(capsys):
 
 @pytest.fixture
 def python():
-    """Start Python in the checkout, or in `cwd`, as a user would; returns the finished process."""
+    """Start Python in the checkout, as a user would; returns the finished process."""
 
-    def run(*words: str, cwd: Path = ROOT, **environment: str) -> subprocess.CompletedProcess:
+    def run(*words: str, **environment: str) -> subprocess.CompletedProcess:
         return subprocess.run(
             [sys.executable, *words],
-            cwd=cwd,
+            cwd=ROOT,
             env={**os.environ, **environment},
             capture_output=True,
             encoding="utf-8",

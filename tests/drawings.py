@@ -1,6 +1,7 @@
 """Digits that are not MNIST's: of several fonts and hands, with the faults of people's pictures."""
 
 import io
+from functools import cache
 from pathlib import Path
 
 import matplotlib
@@ -31,6 +32,7 @@ STROKES = [
 ]
 
 
+@cache
 def strokes_in(digit, seed, size, pen, side):
     """The ink of a digit, from 0 to 1, in a square of `size` pixels; it takes up `side` of it.
 

@@ -1,6 +1,9 @@
 """The command line says what it does, does it, and refuses what it cannot do."""
 
+import io
+import os
 import re
+import sys
 
 import pytest
 from drawings import clean, save
@@ -43,25 +46,28 @@ def test_train_passes_every_option_on(cli, monkeypatch):
     assert options == {"fresh": True}
 
 
-def test_whatever_the_terminal_can_encode(python, tmp_path):
+def test_a_terminal_that_cannot_encode_everything_shows_escapes(
+    tmp_path, smoke, output, monkeypatch, same_signals
+):
     path = save(clean(7), tmp_path, "😀")
-    code = "import sys; from src.__main__ import main; main(['train', 'basic']); "
-    code += "main(['predict', sys.argv[1]])"
-    options = {"PYTHONIOENCODING": "ascii", "MNIST_RESULTS": str(tmp_path), "MNIST_REDUCED": "1"}
-    done = python("-c", code, str(path), **options)
-    assert done.returncode == 0 and "Test set: " in done.stdout, done.stderr
-    assert r"\U0001f600.png  7" in done.stdout.splitlines()[-1]
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="ascii"))
+    __main__.main(["train", "basic"])
+    __main__.main(["predict", str(path)])
+    printed = written.getvalue().decode("ascii")
+    assert "Test set: " in printed and r"\U0001f600.png  7" in printed.splitlines()[-1]
 
 
-def test_a_reader_that_leaves_ends_the_command_quietly(python):
-    code = (
-        "import subprocess, sys\n"
-        "command = subprocess.Popen([sys.executable, '-m', 'src', 'study', '--list'],\n"
-        "    stdout=subprocess.PIPE, stderr=subprocess.PIPE)\n"
-        "command.stdout.close()\n"
-        "print(command.stderr.read().decode())"
-    )
-    assert python("-c", code).stdout.strip() == ""
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes behave differently there")
+def test_a_reader_that_leaves_ends_the_command_quietly(capsys, monkeypatch, same_signals):
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as pipe:
+        monkeypatch.setattr(sys, "stdout", pipe)
+        with pytest.raises(SystemExit) as ended:
+            __main__.main(["study", "--list", "basic"])
+        monkeypatch.undo()
+    assert ended.value.code == 1 and capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize(

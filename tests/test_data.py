@@ -9,7 +9,7 @@ import torchvision
 from torchvision.transforms import InterpolationMode, functional
 
 from src import data
-from src.data import Loader, RandomAffine, affine, affine_matrices, load_mnist, read_mnist
+from src.data import Loader, RandomAffine, affine, affine_matrices, load_mnist
 from src.errors import FileError
 
 
@@ -34,9 +34,17 @@ FOLDS = {**{f"fold {number}": number for number in range(1, 7)}, "validation": 6
 
 
 @pytest.mark.parametrize("split", FOLDS)
-def test_a_fold_is_evaluated_by_the_other_five(split, mnist):
-    held_out = torch.arange(60_000) // 10_000 == FOLDS[split] - 1
-    for part, chosen in zip(load_mnist(split), (~held_out, held_out), strict=True):
+def test_networks_of_a_fold_are_trained_on_the_other_five(split):
+    train, evaluate = data.SPLITS[split]
+    held_out = range(10_000 * (FOLDS[split] - 1), 10_000 * FOLDS[split])
+    trained_on = [index for part in train for index in part]
+    assert evaluate == held_out
+    assert trained_on == [index for index in range(60_000) if index not in held_out]
+
+
+def test_a_split_holds_the_images_that_it_names(mnist):
+    held_out = torch.arange(60_000) // 10_000 == 1
+    for part, chosen in zip(load_mnist("fold 2"), (~held_out, held_out), strict=True):
         assert all(torch.equal(ours, whole[chosen]) for ours, whole in zip(part, mnist[0]))
 
 
@@ -67,7 +75,6 @@ def raw(tmp_path, monkeypatch):
     raw = tmp_path / "MNIST" / "raw"
     shutil.copytree(data.ROOT / "MNIST" / "raw", raw, ignore=shutil.ignore_patterns("*-ubyte"))
     monkeypatch.setattr(data, "ROOT", tmp_path)
-    read_mnist.cache_clear()
     return raw
 
 

@@ -6,8 +6,9 @@ from dataclasses import asdict, replace
 
 import pytest
 import torch
+from conftest import IMAGES
 
-from src import provenance, store
+from src import experiments, provenance, store
 from src.data import Loader
 from src.errors import FileError, InputError
 from src.evidence.publish import publish
@@ -32,11 +33,11 @@ def test_a_run_is_one_record(tiny, output):
 
 def test_a_record_names_the_misclassified_images_of_the_last_epoch(tiny, output, mnist):
     model, record = run(tiny, 1, "cpu", progress=False)
-    images, labels = (part[:2000] for part in mnist[1])
+    images, labels = (part[:IMAGES] for part in mnist[1])
     predictions, _ = predict(model, torch.device("cpu"), Loader(images, labels, normalized=False))
     wrong = (predictions != labels).nonzero().flatten().tolist()
     assert record["errors"] == [[index, predictions[index].item()] for index in wrong]
-    assert len(wrong) == round(20 * (100 - record["history"][-1]["test_accuracy"]))
+    assert len(wrong) == round(IMAGES * (1 - record["history"][-1]["test_accuracy"] / 100))
 
 
 def test_only_publishing_changes_the_evidence(tiny, output, evidence, monkeypatch):
@@ -169,7 +170,7 @@ def test_weights_of_your_own_that_are_not_those_of_the_run_are_refused(
     assert not any(evidence.iterdir())
 
 
-def test_a_run_that_is_not_recorded_trains_again(tiny, output, capsys):
+def test_a_run_that_is_not_recorded_trains_again_and_leaves_nothing(tiny, output, capsys):
     for _ in range(2):
         run(tiny, file=None)
         assert "EPOCH: 1" in capsys.readouterr().out
@@ -184,9 +185,17 @@ def test_a_smoke_test_saves_nothing_and_says_that_it_is_one(smoke, output, capsy
 
 def test_a_classroom_run_has_all_epochs_and_fewer_images(output, capsys, monkeypatch):
     monkeypatch.setenv("MNIST_REDUCED", "classroom")
+    load, limits = experiments.load_mnist, []
+
+    def load_fewer(split, device, limit):
+        limits.append(limit)
+        return load(split, device, IMAGES)
+
+    monkeypatch.setattr(experiments, "load_mnist", load_fewer)
     _, record = run(replace(BASIC, epochs=2))
     assert capsys.readouterr().out.startswith("Classroom run: 8,000 images, and nothing is rec")
-    assert record["train_size"] == record["test_size"] == 8_000 and len(record["history"]) == 2
+    assert limits == [8_000] and len(record["history"]) == 2
+    assert record["train_size"] == record["test_size"] == IMAGES
     assert not any(path.is_file() for path in output.rglob("*"))
 
 

@@ -2,11 +2,12 @@
 
 import gc
 import os
-from dataclasses import replace
+from dataclasses import asdict, replace
 from types import SimpleNamespace
 
 import pytest
 import torch
+from conftest import IMAGES, history
 
 from src import provenance, store
 from src.data import SPLITS
@@ -17,7 +18,8 @@ from src.evidence.runner import find_missing_runs, run_studies
 from src.evidence.studies import EXPLANATIONS, SELECTION, STUDIES
 from src.evidence.study import Study, sweep, vary
 from src.evidence.tables import study_table
-from src.experiments import AUGMENTATION, BASIC, run
+from src.experiments import AUGMENTATION, BASIC
+from src.provenance import environment
 from src.store import load_records
 
 pytestmark = pytest.mark.usefixtures("output", "evidence")
@@ -32,6 +34,12 @@ def study(monkeypatch):
         monkeypatch.setitem(STUDIES, name, Study("?", "x", experiments, *args, **options))
 
     return add
+
+
+def make_record(recipe):
+    """A record of a run with seed 1 that was not made."""
+    rest = {"history": history(*[99.0] * 5), "finished": "2026-11-28T00:00:00+00:00"}
+    return {"recipe": asdict(recipe), "seed": 1, **environment(HERE), **rest}
 
 
 def seeds(rows):
@@ -76,8 +84,8 @@ def test_one_job_leaves_the_callers_threads(tiny, study):
         torch.set_num_threads(before)
 
 
-def test_a_study_is_shown_from_the_platform_with_most_of_its_runs(tiny, study):
-    record = run(tiny, 1, "cpu", progress=False, file=None)[1]
+def test_a_study_is_shown_from_the_platform_with_most_of_its_runs(study):
+    record = make_record(BASIC)
     other = {**record, "recipe": {**record["recipe"], "batch_size": 256}}
     lines = [
         {**record, "seed": 1, "torch": "2.9.1+cpu"},
@@ -87,17 +95,17 @@ def test_a_study_is_shown_from_the_platform_with_most_of_its_runs(tiny, study):
         {**other, "seed": 2, "device": "cuda", "torch": "2.9.1"},
     ]
     store.append_records(store.EVIDENCE / "study.jsonl", lines)
-    study("one", {"a": tiny, "b": replace(tiny, batch_size=256)}, seeds=3)
+    study("one", {"a": BASIC, "b": replace(BASIC, batch_size=256)}, seeds=3)
     assert seeds(study_rows("one")) == [[1, 2], [1]]
     assert len(find_missing_runs(["one"], HERE)) == 6  # none was made here
 
 
 @pytest.mark.parametrize("versions", [("2.9.1", "2.10.0"), ("2.10.0", "2.9.1")])
-def test_of_two_platforms_with_as_many_runs_the_last_one_is_shown(versions, tiny, study):
-    record = run(tiny, 1, "cpu", progress=False, file=None)[1]
+def test_of_two_platforms_with_as_many_runs_the_last_one_is_shown(versions, study):
+    record = make_record(BASIC)
     lines = [{**record, "torch": version} for version in versions]
     store.append_records(store.EVIDENCE / "study.jsonl", lines)
-    study("one", {"a": tiny}, seeds=1)
+    study("one", {"a": BASIC}, seeds=1)
     (row,) = study_rows("one")
     assert [shown["torch"] for shown in row.records] == [versions[-1]]
 
@@ -129,10 +137,10 @@ def test_runs_of_uncommitted_code_that_has_changed_are_made_again(
 
 
 def test_the_run_of_another_machine_counts_beside_an_older_one_of_uncommitted_code(
-    tiny, study, monkeypatch
+    study, monkeypatch
 ):
-    study("one", {"a": tiny}, seeds=1)
-    record = run(tiny, 1, "cpu", progress=False, file=None)[1]
+    study("one", {"a": BASIC}, seeds=1)
+    record = make_record(BASIC)
     older = {"commit": "9876543210-dirty", "finished": "2026-01-01T00:00:00+00:00"}
     store.append_records(store.OUTPUT / "study.jsonl", [record | older])
     assert len(find_missing_runs(["one"], HERE)) == 1
@@ -164,12 +172,12 @@ def start_cluster(workers, threads):
 
 def test_a_study_on_a_dask_cluster_records_its_runs(output, study, monkeypatch):
     def shorten():
-        """Give the runs of a worker 2,000 images, and the commit of these tests."""
+        """Give the runs of a worker few images, and the commit of these tests."""
         from src import experiments, provenance
 
         provenance.COMMIT = "0123456789"
         load = experiments.load_mnist
-        experiments.load_mnist = lambda split, device, _limit: load(split, device, 2_000)
+        experiments.load_mnist = lambda split, device, _limit: load(split, device, IMAGES)
 
     study("one", {"a": replace(BASIC, epochs=1)}, seeds=2)
     monkeypatch.setenv("MNIST_RESULTS", str(output / "of the workers"))
@@ -182,9 +190,8 @@ def test_a_study_on_a_dask_cluster_records_its_runs(output, study, monkeypatch):
             client.run(shorten)
         run_studies(["one"], device="cpu", scheduler=cluster.scheduler_address)
         assert find_missing_runs(["one"], HERE) == []
-        assert {run["test_size"] for run in load_records(output / "study.jsonl").values()} == {
-            2_000
-        }
+        records = load_records(output / "study.jsonl").values()
+        assert {record["test_size"] for record in records} == {IMAGES}
 
         with monkeypatch.context() as context:
             context.setattr(provenance, "COMMIT", "abcdef")
@@ -218,7 +225,7 @@ def test_a_cluster_that_does_not_answer_or_mixes_runs_is_refused():
             run_studies([], scheduler=cluster.scheduler_address)
 
 
-def test_selection_uses_the_validation_split_alone():
+def test_all_but_reports_use_the_validation_split_alone():
     studies = [*EXPLANATIONS.values(), *SELECTION.values()]
     recipes = [recipe for study in studies for recipe in study.experiments.values()]
     images = {SPLITS[recipe.split].evaluate for recipe in recipes}

@@ -132,7 +132,7 @@ def test_the_same_seed_gives_the_same_run_bit_for_bit(experiment, smoke, output)
     assert outcome() == outcome()
 
 
-def test_the_last_line_sums_the_run_up(smoke, output, monkeypatch, capsys):
+def test_the_last_line_sums_the_run_up(few_images, output, monkeypatch, capsys):
     monkeypatch.setenv("MNIST_REDUCED", "6")
     _, record = run(BASIC)
     accuracies = [epoch["test_accuracy"] for epoch in record["history"]]

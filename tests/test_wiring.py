@@ -100,7 +100,8 @@ def train_plainly(recipe, seed, training, test):
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_a_run_is_what_a_plain_loop_makes_of_the_recipe(name, mnist, smoke, output):
+def test_a_run_is_what_a_plain_loop_makes_of_the_recipe(name, mnist, output, monkeypatch):
+    monkeypatch.setenv("MNIST_REDUCED", "1")  # one epoch on 2,000 images
     recipe = RECIPES[name]
     model, record = run(recipe, 3, "cpu", progress=False)
     training, test = ([part[:2000] for part in pair] for pair in mnist)
@@ -127,7 +128,8 @@ def test_the_training_images_are_trained_on_and_the_others_are_tested(mnist):
     assert torch.equal(setup.test_loader.images, images[5 * FOLD_SIZE :])
 
 
-def test_only_run_has_fewer_images_if_the_environment_says_so(smoke):
+def test_the_environment_does_not_change_what_is_prepared(monkeypatch):
+    monkeypatch.setenv("MNIST_REDUCED", "1")
     setup = prepare(AUGMENTATION)  # as the benchmark does
     assert (len(setup.train_loader.images), len(setup.test_loader.images)) == (60_000, 10_000)
     setup = prepare(AUGMENTATION, limit=100)
