@@ -87,7 +87,7 @@ def load_mnist(
     missing or damaged.
     """
     if split not in SPLITS:
-        raise InputError(f"unknown split {split!r}: choose one of {', '.join(SPLITS)}")
+        raise InputError(f"unknown split {split!r}: choose one of {', '.join(map(repr, SPLITS))}")
     images, labels = read_mnist(ROOT)
 
     def on_device(*ranges: range) -> tuple[torch.Tensor, torch.Tensor]:

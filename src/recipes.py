@@ -113,7 +113,8 @@ def _check_values(experiment: Experiment) -> None:
     decay = experiment.ema_decay
     valid = decay is None or (isinstance(decay, float) and 0 < decay < 1)
     require(valid, "ema_decay", "must be None or between 0 and 1")
-    require(experiment.split in SPLITS, "split", f"choose one of {', '.join(SPLITS)}")
+    splits = ", ".join(map(repr, SPLITS))  # a name can hold a comma
+    require(experiment.split in SPLITS, "split", f"choose one of {splits}")
     for field_name in ("model_args", "optimizer_args", "scheduler_args"):
         is_mapping = isinstance(getattr(experiment, field_name), Mapping)
         require(is_mapping, field_name, "must be a dict")

@@ -30,16 +30,13 @@ def run_key(recipe: dict, seed: int) -> str:
 
     Integers and floats of one value are the same in a recipe, but not as seeds.
     """
-    ignored = {"name", "precision"}  # older records name a precision
-    text = json.dumps({field: value for field, value in recipe.items() if field not in ignored})
+    text = json.dumps({field: value for field, value in recipe.items() if field != "name"})
     return json.dumps([json.loads(text, parse_int=float), seed], sort_keys=True)
 
 
 def name_platform(record: dict) -> str:
     """The kind of device and the version of PyTorch of a record, or of `provenance.environment`."""
-    recipe = record.get("recipe", {})
-    precision = recipe.get("precision")  # of older records, instead of the version
-    return f"{record['device']}, {precision or record['torch'].partition('+')[0]}"
+    return f"{record['device']}, {record['torch'].partition('+')[0]}"
 
 
 def record_key(record: dict) -> str:

@@ -118,3 +118,10 @@ def test_a_single_seed_has_no_interval(evidence, monkeypatch):
         store.append_records(store.EVIDENCE / "study.jsonl", [record])
     values = quote_row(load_rows(["one"])["one"]["256"])
     assert values["size"] == "0.00" and "interval" not in values
+
+
+def test_an_exercise_that_diverges_has_no_numbers(evidence):
+    recipe = asdict(replace(BASIC, name="exercise 1.2"))
+    record = {"recipe": recipe, "seed": 1, "device": "cpu", "torch": "2.9.1", "history": []}
+    store.append_records(store.EVIDENCE / "exercises.jsonl", [record])
+    assert not any(name.startswith("exercise") for name in named_values(load_rows()))

@@ -196,7 +196,22 @@ def pool_over_more_values(model):
     model.features[3] = torch.nn.MaxPool2d(3)
 
 
-CHANGES = [use_another_activation, add_a_layer, use_larger_filters, pool_over_more_values]
+class Residual(torch.nn.Sequential):
+    def forward(self, x):
+        return x + super().forward(x)
+
+
+def skip_a_block(model):
+    model.features[6] = Residual(*model.features[6])
+
+
+CHANGES = [
+    use_another_activation,
+    add_a_layer,
+    use_larger_filters,
+    pool_over_more_values,
+    skip_a_block,
+]
 
 
 @pytest.mark.parametrize("change", CHANGES)
@@ -732,7 +747,7 @@ def test_tab_makes_few_stops(opened):
     for _ in range(24):
         opened.keyboard.press("Tab")
         stops.add(opened.evaluate("document.activeElement.outerHTML.slice(0, 60)"))
-    assert len({stop for stop in stops if not stop.startswith("<body")}) <= 18
+    assert 5 <= len({stop for stop in stops if not stop.startswith("<body")}) <= 18
 
 
 def test_list_boxes_hold_named_groups_of_options_alone(opened):
@@ -838,7 +853,7 @@ def test_the_newest_input_wins(opened):
     opened.wait_for_timeout(500)
     assert opened.inner_text("#preparation").startswith("Test image ")
     opened.click("#undo")
-    assert read_digit_of(opened) == 3  # the picture, which was read meanwhile
+    wait_for(opened, "Prediction: 3 (")  # the picture, which was read meanwhile
 
 
 def test_undo_while_a_picture_is_read_keeps_the_earlier_drawings(opened):
@@ -850,11 +865,10 @@ def test_undo_while_a_picture_is_read_keeps_the_earlier_drawings(opened):
         transfer(opened, "five.png", png(clean(5).resize((1600, 1600)))),
     )
     opened.wait_for_timeout(500)
-    digits = [read_digit_of(opened)]
-    for button in ("#undo", "#redo", "#redo"):
+    assert read_digit_of(opened) == 7
+    for button, digit in (("#undo", 3), ("#redo", 7), ("#redo", 5)):
         opened.click(button)
-        digits.append(read_digit_of(opened))
-    assert digits == [7, 3, 7, 5]
+        wait_for(opened, f"Prediction: {digit} (")
 
 
 LENIENT = "window.createImageBitmap = async () => new OffscreenCanvas(50, 50);"

@@ -188,7 +188,7 @@ def test_the_readme_is_short_and_every_picture_is_generated_and_shown():
     assert max(len(line) for block in code for line in block.splitlines()) <= 110
 
 
-def test_the_log_is_what_training_printed(output, capsys, monkeypatch):
+def test_the_log_is_what_training_printed(few_images, output, capsys, monkeypatch):
     monkeypatch.setenv("MNIST_REDUCED", "2")  # epochs; the learning rate changes with every batch
     _, record = run(REGULARIZATION)
     # Without the line on the smoke test, and without the summary.
@@ -198,7 +198,7 @@ def test_the_log_is_what_training_printed(output, capsys, monkeypatch):
         assert line.split("[")[0] == shown.split("[")[0]  # except the times of the bar
 
 
-def test_the_examples_work_as_they_stand(monkeypatch, smoke, capsys):
+def test_the_examples_work_as_they_stand(monkeypatch, smoke, output, capsys):
     monkeypatch.setitem(MODELS, "TinyNet", None)  # removed again after the test
     use, own = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     exec(use, {})
@@ -212,8 +212,7 @@ FLOORS = [
     *("training", "recipes", "experiments", "plots"),
     *("demo.ink", "demo.digits", "demo.build_page", "evidence.measures"),
     *("evidence.study", "evidence.original", "evidence.selection"),
-    *("evidence.next_studies", "evidence.studies"),
-    *("evidence.misclassified", "evidence.records", "evidence.rows"),
+    *("evidence.studies", "evidence.misclassified", "evidence.records", "evidence.rows"),
     *("evidence.runner", "evidence.robustness", "evidence.compared"),
     *("evidence.behaviour", "evidence.usual_pipeline", "evidence.benchmark"),
     *("evidence.publish", "evidence.formats", "evidence.tables", "evidence.values"),

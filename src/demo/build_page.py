@@ -122,9 +122,9 @@ def _is_known(part: nn.Module) -> bool:
     """Whether `page/network.js` computes this part of a network."""
     if isinstance(part, nn.MaxPool2d):
         return (part.kernel_size, part.stride, part.padding) == (2, 2, 0)
-    if not isinstance(part, nn.Sequential):
-        return isinstance(part, (nn.AdaptiveAvgPool2d, nn.Linear))
-    if [*map(type, part)] != BLOCK:
+    if isinstance(part, (nn.AdaptiveAvgPool2d, nn.Linear)):
+        return True
+    if type(part) is not nn.Sequential or [*map(type, part)] != BLOCK:  # a subclass may do more
         return False
     convolution = part[0]
     return (

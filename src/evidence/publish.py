@@ -34,7 +34,7 @@ def publish() -> None:
 def _publish_step(step: str) -> None:
     """Publish the newest run of an unchanged step with seed 1, if the evidence has no newer one."""
     own = load_step_records(store.OUTPUT, step)
-    published = [record.get("finished", "") for record in load_step_records(store.EVIDENCE, step)]
+    published = [record["finished"] for record in load_step_records(store.EVIDENCE, step)]
     if not own or own[-1].get("finished", "") <= max(published, default=""):
         return
     weights = store.OUTPUT / f"{step}.pt"

@@ -29,9 +29,7 @@ def select_records(study: Study, records: Mapping[str, dict]) -> dict[str, list[
 
 def load_study_records() -> dict[str, dict]:
     """The recorded runs of all studies, by their keys."""
-    # Of earlier and of new records, `select_records` chooses one platform for each study.
-    earlier = store.load_records(store.EVIDENCE / "earlier_studies.jsonl")
-    return earlier | store.load_records(store.EVIDENCE / "study.jsonl")
+    return store.load_records(store.EVIDENCE / "study.jsonl")
 
 
 def load_valid_keys(file: str) -> set[str]:
@@ -50,7 +48,7 @@ def load_valid_keys(file: str) -> set[str]:
 
 def is_committed(record: Mapping) -> bool:
     """Whether the code that made a record was committed; only then does it become evidence."""
-    commit = record.get("commit")  # None outside a clone; the first records do not have it
+    commit = record.get("commit")  # None outside a clone
     return commit is not None and not commit.endswith("-dirty")
 
 

@@ -9,7 +9,7 @@ from ..recipes import Experiment
 from .study import Study, sweep, vary
 
 # What steps 2 and 3 were before the choice.
-STEP_2 = Experiment(
+EARLIER_STEP_2 = Experiment(
     "regularization",
     "RegularizedNet",
     split="validation",
@@ -19,8 +19,8 @@ STEP_2 = Experiment(
     scheduler="OneCycleLR",
     scheduler_args={"pct_start": 0.15, "anneal_strategy": "linear", "cycle_momentum": False},
 )
-STEP_3 = replace(
-    STEP_2,
+EARLIER_STEP_3 = replace(
+    EARLIER_STEP_2,
     name="augmentation",
     model="AugmentedNet",
     model_args={},
@@ -39,7 +39,7 @@ _THREE_PHASES = {"three_phase": True, "anneal_strategy": "linear", "cycle_moment
 _SHARES = (0.2, 0.25, 0.3, 0.35, 0.4)
 
 
-def with_third_phase(experiment: Experiment, share: float = 0.3) -> Experiment:
+def _with_third_phase(experiment: Experiment, share: float = 0.3) -> Experiment:
     """The recipe with three phases: the first takes this share of the run, as does the second."""
     return vary(experiment, {"scheduler_args": {**_THREE_PHASES, "pct_start": share}})
 
@@ -48,16 +48,16 @@ def _schedules(experiment: Experiment) -> dict[str, Experiment]:
     """The recipe, and the same with a third phase after rises of several lengths."""
     return {
         "two phases, 0.15": experiment,
-        **{f"three phases, {share:g}": with_third_phase(experiment, share) for share in _SHARES},
+        **{f"three phases, {share:g}": _with_third_phase(experiment, share) for share in _SHARES},
     }
 
 
-def _low_rates(experiment: Experiment, share: float) -> dict[str, Experiment]:
-    """The recipe with three phases, and with several learning rates where the third begins.
+def _low_rates() -> dict[str, Experiment]:
+    """Step 2 with three phases, and with several learning rates where the third begins.
 
     Such a rate is the peak divided by `div_factor`; the run begins at the same one.
     """
-    best = with_third_phase(experiment, share)
+    best = _with_third_phase(EARLIER_STEP_2, 0.35)
     return {
         "peak / 10": vary(best, {"scheduler_args.div_factor": 10}),
         "peak / 25": best,  # the default
@@ -69,21 +69,21 @@ STUDIES = {
     "schedule_regularization": Study(
         "Does a third phase of OneCycleLR make step 2 steadier, and after which rise?",
         "phases of OneCycleLR, and the share of the first, step 2",
-        _schedules(STEP_2),
+        _schedules(EARLIER_STEP_2),
         "two phases, 0.15",
         seeds=5,
     ),
     "schedule_augmentation": Study(
         "Does a third phase of OneCycleLR make step 3 steadier, and after which rise?",
         "phases of OneCycleLR, and the share of the first, step 3",
-        _schedules(STEP_3),
+        _schedules(EARLIER_STEP_3),
         "two phases, 0.15",
         seeds=5,
     ),
     "low_rate_regularization": Study(
         "How low should the learning rate of step 2 be in the third phase?",
         "learning rate where the third phase begins, step 2",
-        _low_rates(STEP_2, 0.35),
+        _low_rates(),
         "peak / 25",
         seeds=5,
     ),
@@ -91,7 +91,7 @@ STUDIES = {
         "Which weight decay makes step 2 with a third phase steadiest?",
         "weight decay, step 2 with three phases, 0.3",
         sweep(
-            with_third_phase(STEP_2),
+            _with_third_phase(EARLIER_STEP_2),
             "optimizer_args.weight_decay",
             (5e-5, 1e-4, 2e-4, 4e-4, 8e-4, 1.6e-3),
         ),
@@ -101,7 +101,7 @@ STUDIES = {
     "weight_decay_augmentation": Study(
         "Which weight decay makes step 3 steadiest?",
         "weight decay, step 3",
-        sweep(STEP_3, "optimizer_args.weight_decay", (2e-5, 5e-5, 1e-4, 2e-4)),
+        sweep(EARLIER_STEP_3, "optimizer_args.weight_decay", (2e-5, 5e-5, 1e-4, 2e-4)),
         "0.0002",
         seeds=5,
     ),
@@ -109,13 +109,13 @@ STUDIES = {
         "Which schedule and weight decay become those of step 2?",
         "phases of OneCycleLR and weight decay, step 2",
         {
-            "two phases, 0.0002": STEP_2,
-            "three phases, 0.0002": with_third_phase(STEP_2),
+            "two phases, 0.0002": EARLIER_STEP_2,
+            "three phases, 0.0002": _with_third_phase(EARLIER_STEP_2),
             "three phases, 0.0004": vary(
-                with_third_phase(STEP_2), {"optimizer_args.weight_decay": 4e-4}
+                _with_third_phase(EARLIER_STEP_2), {"optimizer_args.weight_decay": 4e-4}
             ),
             "three phases, 0.0008": vary(
-                with_third_phase(STEP_2), {"optimizer_args.weight_decay": 8e-4}
+                _with_third_phase(EARLIER_STEP_2), {"optimizer_args.weight_decay": 8e-4}
             ),
         },
         "two phases, 0.0002",
@@ -124,10 +124,10 @@ STUDIES = {
         "Which weight decay and schedule become those of step 3?",
         "phases of OneCycleLR and weight decay, step 3",
         {
-            "two phases, 0.0002": STEP_3,
-            "two phases, 5e-5": vary(STEP_3, {"optimizer_args.weight_decay": 5e-5}),
+            "two phases, 0.0002": EARLIER_STEP_3,
+            "two phases, 5e-5": vary(EARLIER_STEP_3, {"optimizer_args.weight_decay": 5e-5}),
             "three phases, 5e-5": vary(
-                with_third_phase(STEP_3), {"optimizer_args.weight_decay": 5e-5}
+                _with_third_phase(EARLIER_STEP_3), {"optimizer_args.weight_decay": 5e-5}
             ),
         },
         "two phases, 0.0002",
@@ -135,7 +135,7 @@ STUDIES = {
     "averaging_augmentation": Study(
         "Which average of the weights makes step 3 steadiest?",
         "decay of the average, step 3",
-        sweep(STEP_3, "ema_decay", (0.995, 0.998, 0.999)),
+        sweep(EARLIER_STEP_3, "ema_decay", (0.995, 0.998, 0.999)),
         "0.998",
         seeds=5,
     ),
