@@ -79,7 +79,7 @@ def test_ctrl_c_ends_in_one_line(tmp_path):
 @pytest.mark.parametrize(
     "handler, status, message",
     [
-        (signal.SIG_DFL, 130, "python -m src: Interrupted.\n"),
+        (lambda *_: None, 130, "python -m src: Interrupted.\n"),
         (signal.SIG_IGN, 0, ""),  # under nohup
     ],
 )
