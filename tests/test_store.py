@@ -199,7 +199,7 @@ def test_a_disk_that_fills_during_a_run_is_reported_once(output, tiny, capsys, m
     assert line.endswith(": if the run is interrupted, it loses epoch 2 and later ones")
 
 
-def test_variables_move_data_and_what_you_run_and_not_the_evidence(python, tmp_path):
+def test_variables_move_data_and_what_you_run_and_not_the_evidence(python):
     code = """
 import importlib, os
 from src import data, store
