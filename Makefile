@@ -20,7 +20,7 @@ test: .venv/installed
 	$(PY) -m ruff format --check src tests
 	$(PY) -m pytest
 
-# An unfinished environment, or one of another Python, is made anew.
+# An unfinished environment is made anew. For another Python, run make clean first.
 .venv/installed: requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else \
 		"Python 3.11 or newer is needed, for example: make PYTHON=python3.12")'

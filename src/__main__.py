@@ -12,8 +12,8 @@ from pathlib import Path
 STEPS = ["basic", "regularization", "augmentation"]
 
 
-def positive(text: str) -> int:
-    """A positive integer, for argparse."""
+def parse_positive(text: str) -> int:
+    """Parse a positive integer, for argparse."""
     if int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be a positive integer, got {text}")
     return int(text)
@@ -69,7 +69,7 @@ def predict(args: argparse.Namespace) -> None:
     """Print the digit in each image file; RuntimeError names the files that cannot be read."""
     from .demo.digits import read_files, save_picture
 
-    results, errors = read_files(args.image)
+    results, digits, errors = read_files(args.image)
     lines = []
     for result in results:
         second = result["probabilities"][result["runner_up"]]
@@ -81,7 +81,7 @@ def predict(args: argparse.Namespace) -> None:
     if results or args.json:
         print(json.dumps(results) if args.json else "\n".join(lines))
     if args.show and results:
-        save_picture(results, args.show)
+        save_picture(results, digits, args.show)
     if errors:
         raise RuntimeError("\n".join(errors))
 
@@ -98,65 +98,112 @@ def report(args: argparse.Namespace) -> None:
         print("READMEs, pictures, notebooks and the page agree with the records.")
 
 
-def parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
     """All commands and their arguments."""
-    root = argparse.ArgumentParser(
+    parser = argparse.ArgumentParser(
         prog="python -m src",
         description="The experiments behind the notebooks: MNIST to 99.4 % with fewer than 10,000 "
         "parameters in at most 15 epochs.",
     )
-    root.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    commands = root.add_subparsers(metavar="COMMAND", required=True)
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    _add_training_commands(commands)
+    _add_other_commands(commands)
+    return parser
 
-    def command(call: Callable, help: str) -> Callable:
-        description = help[0].upper() + help[1:] + "."
-        added = commands.add_parser(call.__name__, help=help, description=description)
-        added.set_defaults(call=call)
-        return added.add_argument
 
-    add_runs(command)
-    add = command(predict, "read the digit in each image file")
-    add("image", nargs="+", help="PNG, JPEG or any other image file with one digit")
-    add("--json", action="store_true", help="print a list of objects, with all probabilities")
-    add("--show", metavar="PICTURE", type=Path, help="draw what was found, and the answers")
-    add = command(
-        report, "publish what was run here, and write the tables, numbers, pictures and the page"
+def _add_training_commands(commands: argparse._SubParsersAction) -> None:
+    train_parser = _add_command(
+        commands, train, "train one step, as its notebook does; resumes an interrupted run"
     )
-    add("--check", action="store_true", help="change nothing; fail if something does not agree")
-    return root
+    train_parser.add_argument("step", choices=STEPS)
+    train_parser.add_argument(
+        "--seed", type=int, default=1, help="of weights, batches and augmentation (default: 1)"
+    )
+    train_parser.add_argument(
+        "--epochs", type=parse_positive, help="number of epochs (default: the recipe's, 15)"
+    )
+    train_parser.add_argument(
+        "--fresh", action="store_true", help="start over instead of resuming an interrupted run"
+    )
+    _add_device(train_parser)
 
-
-def add_runs(command: Callable) -> None:
-    """The commands that train."""
-    device = "cuda, mps or cpu (default: the first of these that is available)"
-    add = command(train, "train one step, as its notebook does; resumes an interrupted run")
-    add("step", choices=STEPS)
-    add("--seed", type=int, default=1, help="of weights, batches and augmentation (default: 1)")
-    add("--epochs", type=positive, help="number of epochs (default: the recipe's, 15)")
-    add("--fresh", action="store_true", help="start over instead of resuming an interrupted run")
-    add("--device", help=device)
-
-    add = command(study, "run the missing runs of the studies, several at a time; resumes")
-    add("name", nargs="*", help="studies to run (default: all; see --list)")
-    add("--list", action="store_true", help="list the studies and how many runs are recorded")
-    add(
+    study_parser = _add_command(
+        commands, study, "run the missing runs of the studies, several at a time; resumes"
+    )
+    study_parser.add_argument("name", nargs="*", help="studies to run (default: all; see --list)")
+    study_parser.add_argument(
+        "--list", action="store_true", help="list the studies and how many runs are recorded"
+    )
+    study_parser.add_argument(
         "--seeds",
-        type=positive,
+        type=parse_positive,
         help="run seeds 1 to SEEDS of each recipe (default: the study's, "
         "which are those that `report` publishes)",
     )
-    add("--jobs", type=positive, help="runs at a time (default: one per core; on a GPU, one)")
-    add("--scheduler", metavar="ADDRESS", help="of a Dask scheduler, such as tcp://127.0.0.1:8786")
-    add("--device", help=device)
+    study_parser.add_argument(
+        "--jobs", type=parse_positive, help="runs at a time (default: one per core; on a GPU, one)"
+    )
+    study_parser.add_argument(
+        "--scheduler", metavar="ADDRESS", help="of a Dask scheduler, such as tcp://127.0.0.1:8786"
+    )
+    _add_device(study_parser)
 
-    add = command(robustness, "train four networks, and measure them on transformed test images")
-    add("--device", help=device)
+    robustness_parser = _add_command(
+        commands, robustness, "train four networks, and measure them on transformed test images"
+    )
+    _add_device(robustness_parser)
 
-    add = command(bench, "measure an epoch of this package and of the usual pipeline")
-    add("step", nargs="*", help=f"steps to measure, of {', '.join(STEPS)} (default: all)")
-    add("--rounds", type=positive, default=3, help="epochs measured per pipeline (default: 3)")
-    add("--quick", action="store_true", help="use a tenth of the images, and record nothing")
-    add("--device", help=device)
+
+def _add_other_commands(commands: argparse._SubParsersAction) -> None:
+    bench_parser = _add_command(
+        commands, bench, "measure an epoch of this package and of the usual pipeline"
+    )
+    bench_parser.add_argument(
+        "step", nargs="*", help=f"steps to measure, of {', '.join(STEPS)} (default: all)"
+    )
+    bench_parser.add_argument(
+        "--rounds", type=parse_positive, default=3, help="epochs per pipeline (default: 3)"
+    )
+    bench_parser.add_argument(
+        "--quick", action="store_true", help="use a tenth of the images, and record nothing"
+    )
+    _add_device(bench_parser)
+
+    predict_parser = _add_command(commands, predict, "read the digit in each image file")
+    predict_parser.add_argument(
+        "image", nargs="+", help="PNG, JPEG or any other image file with one digit"
+    )
+    predict_parser.add_argument(
+        "--json", action="store_true", help="print a list of objects, with all probabilities"
+    )
+    predict_parser.add_argument(
+        "--show", metavar="PICTURE", type=Path, help="draw what was found, and the answers"
+    )
+
+    report_parser = _add_command(
+        commands,
+        report,
+        "publish what was run here, and write the tables, numbers, pictures and the page",
+    )
+    report_parser.add_argument(
+        "--check", action="store_true", help="change nothing; fail if something does not agree"
+    )
+
+
+def _add_command(
+    commands: argparse._SubParsersAction, call: Callable, help_text: str
+) -> argparse.ArgumentParser:
+    """Add the command that calls a function, under its name; returns its parser."""
+    description = help_text[0].upper() + help_text[1:] + "."
+    added = commands.add_parser(call.__name__, help=help_text, description=description)
+    added.set_defaults(call=call)
+    return added
+
+
+def _add_device(parser: argparse.ArgumentParser) -> None:
+    help_text = "cuda, mps or cpu (default: the first of these that is available)"
+    parser.add_argument("--device", help=help_text)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -167,7 +214,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # whatever the terminal can encode
-    args = parser().parse_args(argv)
+    args = make_parser().parse_args(argv)
     _treat_as_interrupt("SIGTERM", "SIGHUP")
     try:
         args.call(args)

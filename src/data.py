@@ -46,8 +46,9 @@ SPLITS |= {
     "test": Split(train=(range(6 * FOLD_SIZE),), evaluate=TEST),
     "test, 50,000 images": Split(train=(range(5 * FOLD_SIZE),), evaluate=TEST),  # as for a fold
 }
+REPOSITORY = Path(__file__).parent.parent
 # The folder that holds MNIST/raw/. A relative path starts at the repository's folder.
-ROOT = Path(__file__).parent.parent / Path(os.environ.get("MNIST_ROOT") or "data").expanduser()
+MNIST_ROOT = REPOSITORY / Path(os.environ.get("MNIST_ROOT") or "data").expanduser()
 MIRROR = "https://ossci-datasets.s3.amazonaws.com/mnist/"
 
 
@@ -82,13 +83,13 @@ def load_mnist(
     With `split="test"` these are the 60,000 training and the 10,000 test images; with "fold 1" to
     "fold 6" five of the six folds of the training images, and the other one. "validation" is
     "fold 6": the first 50,000 training images, and the last 10,000. "test, 50,000 images" has the
-    same training images, and the test images. `SPLITS` holds the names. `limit` takes the first
-    images of each only. Raises InputError for an unknown split, and FileError if an archive is
+    same training images, and the test images. `SPLITS` holds the names. `limit` keeps only the
+    first images of each set. Raises InputError for an unknown split, and FileError if an archive is
     missing or damaged.
     """
     if split not in SPLITS:
         raise InputError(f"unknown split {split!r}: choose one of {', '.join(map(repr, SPLITS))}")
-    images, labels = read_mnist(ROOT)
+    images, labels = read_mnist(MNIST_ROOT)
 
     def on_device(*ranges: range) -> tuple[torch.Tensor, torch.Tensor]:
         parts = [torch.arange(part.start, part.stop, part.step) for part in ranges]
@@ -148,7 +149,7 @@ class Loader:
         return {"generator": self.generator.get_state()} if self.generator else {}
 
     def load_state_dict(self, state: dict) -> None:
-        """Restore what `state_dict` returned, so that the next pass repeats the one after it."""
+        """Restore what `state_dict` returned: the next pass repeats the one that followed it."""
         if self.generator:
             self.generator.set_state(state["generator"])
 

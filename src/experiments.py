@@ -74,15 +74,17 @@ def run(
     seed: int = 1,
     device: str | None = None,
     *,
-    progress: bool = True,
+    verbose: bool = True,
     fresh: bool = False,
     file: str | None = "runs",
 ) -> tuple[nn.Module, dict]:
     """Train one recipe with one seed; returns the trained model and the record of the run.
 
+    `device` is a name for `pick_device`. Unless `verbose`, nothing is printed on standard output.
     An interrupted run resumes after its last finished epoch, unless `fresh`. The record is appended
     to `<file>.jsonl` in `store.OUTPUT`, or nowhere if `file` is None; beside `runs.jsonl`, the
-    weights of an unchanged step with seed 1 are saved, too.
+    weights of an unchanged step with seed 1 are saved, too. If MNIST_REDUCED is set, the run is
+    shortened, as `find_reduction` says, and nothing is recorded.
 
     Raises Interrupted on Ctrl-C during training, DivergenceError if the loss is not finite,
     InputError if the seed, the device or MNIST_REDUCED is wrong, FileError if an archive of MNIST
@@ -97,7 +99,7 @@ def run(
     record = _describe(experiment, seed, setup)
     checkpoint = store.Checkpoint(record, _conditions(record, setup))
     failure = None
-    output = nullcontext() if progress else redirect_stdout(io.StringIO())
+    output = nullcontext() if verbose else redirect_stdout(io.StringIO())
     with output:
         if reduction:
             print(f"{reduction.name}: {reduction.images:,} images, and nothing is recorded.")
@@ -116,13 +118,13 @@ def run(
     record["finished"] = datetime.now(UTC).isoformat(timespec="seconds")
     recorded = True
     if file is not None and not reduction:
-        recorded = _save(file, record, setup.tested)
+        recorded = _save(file, record, setup.tested_model)
     if recorded:
         checkpoint.remove()
     if failure:
         failure.record = record
         raise failure
-    return setup.tested.eval(), record
+    return setup.tested_model.eval(), record
 
 
 def prepare(
@@ -130,7 +132,7 @@ def prepare(
 ) -> Setup:
     """Build what a recipe describes: model, loaders, optimizer and so on.
 
-    `limit` takes the first images of each set only. Sets PyTorch's global seed, and with
+    `limit` keeps only the first images of each set. Sets PyTorch's global seed, and with
     `configure` the settings of the whole process. Raises InputError if the seed or the device is
     wrong, FileError if an archive of MNIST is missing or damaged.
     """
@@ -247,7 +249,7 @@ def _train(
 
 def _find_errors(setup: Setup) -> list[list[int]]:
     """The images that the trained model misclassifies: index and prediction of each."""
-    predictions, _ = predict(setup.tested, setup.device, setup.test_loader)
+    predictions, _ = predict(setup.tested_model, setup.device, setup.test_loader)
     wrong = (predictions != setup.test_loader.labels.cpu()).nonzero().flatten()
     return torch.stack([wrong, predictions[wrong]], dim=1).tolist()
 
@@ -271,7 +273,7 @@ def _save(file: str, record: dict, model: nn.Module) -> bool:
 
 
 def _find_step(record: dict) -> str | None:
-    """The step that this is a run of with seed 1, if any; the recipe may have another name."""
+    """The step whose present recipe this record has, under any name, with seed 1; None if none."""
     if "failed" in record:
         return None
     key = store.run_key(record["recipe"], record["seed"])
@@ -282,7 +284,7 @@ def _find_step(record: dict) -> str | None:
 
 
 def load_step_records(folder: Path, step: str) -> list[dict]:
-    """The records of a step in a folder, of its recipe as it is now and seed 1; the newest last."""
+    """The records in a folder of a step's present recipe with seed 1, the newest last."""
     records = store.load_records(folder / "runs.jsonl").values()
     return [record for record in records if _find_step(record) == step]
 
@@ -290,8 +292,8 @@ def load_step_records(folder: Path, step: str) -> list[dict]:
 def load_model(step: str = "augmentation", weights: Path | str | None = None) -> nn.Module:
     """The trained model of a step, on the CPU and in evaluation mode.
 
-    `weights` is the file of a state dict: by default that of your own run of the step with seed 1,
-    if there is one of its recipe as it is now, else that of the evidence. Raises InputError for an
+    `weights` is the file of a state dict: by default that of your own run of the step's present
+    recipe with seed 1, if there is one, else that of the evidence. Raises InputError for an
     unknown step, FileError if the weights cannot be loaded.
     """
     if step not in STEPS:
@@ -322,7 +324,7 @@ def _find_weights(step: str) -> Path:
 def holds_weights(path: Path, record: Mapping) -> bool:
     """Whether a file holds the weights of a recorded run.
 
-    The file of a step is overwritten by every run of its recipe as it is then. A record of a
-    version that did not note the weights is trusted.
+    Every run of a step with seed 1 overwrites its file. Older records do not name their weights:
+    they are trusted.
     """
     return path.exists() and record.get("weights") in (None, store.digest(path.read_bytes()))

@@ -70,15 +70,15 @@ class RegularizedNet(Net):
     """
 
     def __init__(self, dropout: float = 0.0, batch_norm: bool = True):
-        regular = {"batch_norm": batch_norm, "dropout": dropout}
+        options = {"batch_norm": batch_norm, "dropout": dropout}
         super().__init__(
-            block(1, 8, **regular),  # 26 × 26
-            block(8, 16, **regular),  # 24 × 24
+            block(1, 8, **options),  # 26 × 26
+            block(8, 16, **options),  # 24 × 24
             nn.Conv2d(16, 4, 1, bias=False),
             nn.MaxPool2d(2),  # 12 × 12
-            block(4, 8, **regular),  # 10 × 10
-            block(8, 16, **regular),  #  8 × 8
-            block(16, 32, **regular),  #  6 × 6
+            block(4, 8, **options),  # 10 × 10
+            block(8, 16, **options),  #  8 × 8
+            block(16, 32, **options),  #  6 × 6
             nn.AdaptiveAvgPool2d(1),
             nn.Conv2d(32, 16, 1, bias=False),
             classifier=nn.Linear(16, 10),
@@ -92,18 +92,20 @@ class AugmentedNet(Net):
     """
 
     def __init__(self, width: float = 1.0):
-        a, b, c, d, e = (round(width * channels) for channels in (12, 16, 6, 12, 14))
+        def scale(channels: int) -> int:
+            return round(width * channels)
+
         super().__init__(
-            block(1, a),  # 26 × 26
-            block(a, b),  # 24 × 24
-            block(b, c, kernel_size=1),
+            block(1, scale(12)),  # 26 × 26
+            block(scale(12), scale(16)),  # 24 × 24
+            block(scale(16), scale(6), kernel_size=1),
             nn.MaxPool2d(2),  # 12 × 12
-            block(c, d),  # 10 × 10
-            block(d, e),  #  8 × 8
-            block(e, e),  #  6 × 6
-            block(e, e, padding=1),  #  6 × 6
+            block(scale(6), scale(12)),  # 10 × 10
+            block(scale(12), scale(14)),  #  8 × 8
+            block(scale(14), scale(14)),  #  6 × 6
+            block(scale(14), scale(14), padding=1),  #  6 × 6
             nn.AdaptiveAvgPool2d(1),
-            classifier=nn.Linear(e, 10),
+            classifier=nn.Linear(scale(14), 10),
         )
 
 

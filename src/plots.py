@@ -274,9 +274,9 @@ def reliability(confidences: torch.Tensor, correct: torch.Tensor) -> Figure:
     """
     confidences, correct = confidences.cpu().double(), correct.cpu().double()
     bins = (confidences * 10).long().clamp(max=9)  # a confidence of 1 belongs to the last bin
-    counts, hits, sums = (
-        torch.bincount(bins, weights, minlength=10) for weights in (None, correct, confidences)
-    )
+    counts = torch.bincount(bins, minlength=10)
+    hits = torch.bincount(bins, correct, minlength=10)
+    sums = torch.bincount(bins, confidences, minlength=10)
     used = counts.nonzero().flatten()
     centres = (10 * used + 5).tolist()
     figure, axes = plt.subplots(figsize=(7.2, 4))

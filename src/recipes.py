@@ -125,6 +125,9 @@ def _check_values(experiment: Experiment) -> None:
     if experiment.scheduler == "OneCycleLR":
         given = experiment.scheduler_args.keys() & {"total_steps", "epochs", "steps_per_epoch"}
         require(not given, "scheduler_args", "epochs and batch_size determine the number of steps")
+        # PyTorch accepts it, and divides by zero after the last batch.
+        only_rises = experiment.scheduler_args.get("pct_start") == 1
+        require(not only_rises, "scheduler_args", "pct_start must be below 1")
 
 
 def _check_parts(experiment: Experiment) -> None:
@@ -158,7 +161,8 @@ def _check_parts(experiment: Experiment) -> None:
         scheduler = build_scheduler(experiment, optimizer, 100 * experiment.epochs)
         if scheduler:
             optimizer.step()  # before the scheduler's, or PyTorch warns
-            scheduler.step()
+            for _ in range(experiment.epochs):
+                scheduler.step()
 
 
 @contextmanager
@@ -201,7 +205,10 @@ def _optimizer_arguments(experiment: Experiment) -> Mapping:
 def build_scheduler(
     experiment: Experiment, optimizer: torch.optim.Optimizer, steps: int
 ) -> lr_scheduler.LRScheduler | None:
-    """The learning-rate scheduler of a recipe, if it has one; `steps` are the batches of a run."""
+    """The learning-rate scheduler of a recipe, if it has one.
+
+    `steps` is the number of batches of the whole run.
+    """
     if experiment.scheduler is None:
         return None
     defaults = {}

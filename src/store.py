@@ -44,9 +44,9 @@ def record_key(record: dict) -> str:
     return make_key(record["recipe"], record["seed"], name_platform(record))
 
 
-def make_key(recipe: dict, seed: int, where: str) -> str:
-    """The key of the record of a run; `where` is its platform."""
-    return f"{run_key(recipe, seed)} on {where}"
+def make_key(recipe: dict, seed: int, platform: str) -> str:
+    """The `record_key` of a run on a platform, before there is a record."""
+    return f"{run_key(recipe, seed)} on {platform}"
 
 
 def load_records(path: Path) -> dict[str, dict]:
@@ -96,8 +96,11 @@ def append_records(path: Path, records: Collection[dict]) -> None:
     lock = path.parent / ".lock"
     try:
         # Without a buffer, which would be written once more when the file is closed.
-        unbuffered = {"mode": "a+b", "buffering": 0}
-        with FileLock(lock, timeout=LOCK_TIMEOUT), _naming(path), open(path, **unbuffered) as file:
+        with (
+            FileLock(lock, timeout=LOCK_TIMEOUT),
+            _naming(path),
+            open(path, "a+b", buffering=0) as file,
+        ):
             size = file.seek(0, os.SEEK_END)
             rest = _missing_line_break(file, size) + lines
             try:

@@ -59,7 +59,10 @@ def train(
 def test(
     model: nn.Module, device: torch.device, test_loader: Iterable, name: str = "Test set"
 ) -> tuple[float, float]:
-    """Print and return the mean loss and the accuracy in %."""
+    """Print and return the mean loss and the accuracy in %.
+
+    Raises DivergenceError if the loss is not finite.
+    """
     model.eval()
     meter = Meter(device)
     for data, target in test_loader:
@@ -93,17 +96,18 @@ class Meter:
         self.batches += 1
 
     def means(self) -> tuple[float, float]:
-        """The mean loss and the accuracy in %."""
-        return self.total_loss.item() / self.seen, 100 * self.correct.item() / self.seen
+        """The mean loss and the accuracy in %; DivergenceError if the loss is not finite."""
+        loss = self.total_loss.item() / self.seen
+        if not math.isfinite(loss):
+            fault = f"the loss is not finite after {self.batches} batches"
+            raise DivergenceError(f"{fault}: lower the learning rate")
+        return loss, 100 * self.correct.item() / self.seen
 
     def show(self, bar: tqdm) -> None:
-        """Update the progress bar now and then; DivergenceError if the loss is not finite."""
-        if self.batches % REFRESH and self.batches != bar.total:
-            return
-        batch = self.batches - 1
-        if not math.isfinite(self.total_loss.item()):
-            raise DivergenceError(f"batch {batch}: the loss is not finite; lower the learning rate")
-        bar.set_description(format_progress(batch, *self.means()), refresh=False)
+        """Update the text of a progress bar every `REFRESH` batches, and after the last one."""
+        if self.batches % REFRESH == 0 or self.batches == bar.total:
+            text = format_progress(self.batches - 1, *self.means())
+            bar.set_description(text, refresh=False)
 
 
 @torch.no_grad()
@@ -178,7 +182,7 @@ class Setup:
     test_name: str = "Test set"
 
     @property
-    def tested(self) -> nn.Module:
+    def tested_model(self) -> nn.Module:
         """The model that is tested and returned."""
         return self.average.model if self.average else self.model
 
@@ -235,10 +239,9 @@ def fit(setup: Setup, epochs: Iterable[int]) -> Iterator[dict]:
         seconds = time.perf_counter() - started
         if setup.scheduler and not steps_every_batch:
             setup.scheduler.step()
-        test_loss, test_accuracy = test(setup.tested, device, setup.test_loader, setup.test_name)
-        if not math.isfinite(test_loss):
-            fault = f"epoch {epoch}: the test loss is not finite"
-            raise DivergenceError(f"{fault}; lower the learning rate")
+        test_loss, test_accuracy = test(
+            setup.tested_model, device, setup.test_loader, setup.test_name
+        )
         yield {
             "epoch": epoch,
             "learning_rate": learning_rate,

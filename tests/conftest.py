@@ -95,6 +95,20 @@ def tiny(few_images):
 
 
 @pytest.fixture
+def outcome():
+    """What is the same if a run is repeated: its history without times, and its weights."""
+
+    def select(model, record):
+        history = [
+            {name: value for name, value in epoch.items() if "seconds" not in name}
+            for epoch in record["history"]
+        ]
+        return history, [value.tolist() for value in model.state_dict().values()]
+
+    return select
+
+
+@pytest.fixture
 def same_signals():
     """Restores the handlers of signals afterwards, which a command replaces."""
     numbers = {getattr(signal, name, signal.SIGTERM) for name in ("SIGTERM", "SIGHUP")}

@@ -24,7 +24,7 @@ def test_every_command_in_the_readme_is_accepted():
     shown = re.findall(r"python -m src ([a-z][^`\n]*)", README.read_text(encoding="utf-8"))
     assert len(shown) >= 6
     for words in shown:
-        __main__.parser().parse_args(words.split())
+        __main__.make_parser().parse_args(words.split())
 
 
 def test_help_does_not_import_torch(python):

@@ -14,7 +14,7 @@ from src.errors import FileError
 
 
 def test_the_images_are_those_that_torchvision_reads(mnist, tmp_path):
-    for archive in (data.ROOT / "MNIST" / "raw").glob("*.gz"):
+    for archive in (data.MNIST_ROOT / "MNIST" / "raw").glob("*.gz"):
         extracted = tmp_path / "MNIST" / "raw" / archive.stem
         extracted.parent.mkdir(parents=True, exist_ok=True)
         extracted.write_bytes(gzip.decompress(archive.read_bytes()))
@@ -73,8 +73,9 @@ def test_fewer_training_images_are_evaluated_on_the_same_test_images(mnist):
 def raw(tmp_path, monkeypatch):
     """A copy of the archives in a root of its own."""
     raw = tmp_path / "MNIST" / "raw"
-    shutil.copytree(data.ROOT / "MNIST" / "raw", raw, ignore=shutil.ignore_patterns("*-ubyte"))
-    monkeypatch.setattr(data, "ROOT", tmp_path)
+    archives = data.MNIST_ROOT / "MNIST" / "raw"
+    shutil.copytree(archives, raw, ignore=shutil.ignore_patterns("*-ubyte"))
+    monkeypatch.setattr(data, "MNIST_ROOT", tmp_path)
     return raw
 
 

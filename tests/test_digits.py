@@ -26,7 +26,7 @@ from src.training import test as evaluate
 @pytest.mark.parametrize("kind", KINDS)
 def test_digits_with_the_faults_of_peoples_pictures_are_read(kind, tmp_path):
     paths = [save(KINDS[kind](digit, digit % 3), tmp_path, digit) for digit in range(10)]
-    results, errors = read_files(paths)
+    results, _, errors = read_files(paths)
     assert errors == []
     wrong = [number for number, result in enumerate(results) if result["digit"] != number]
     assert len(wrong) <= 1, wrong  # at present one, in pencil on squared paper
@@ -153,7 +153,7 @@ def test_what_cannot_be_read_is_one_clear_line(content, reason, tmp_path, monkey
         content.save(path)
     elif content != "no file":
         path.write_bytes(good.read_bytes()[:200] if content == "torn" else content)
-    results, (fault,) = read_files([path, good])
+    results, _, (fault,) = read_files([path, good])
     assert [result["digit"] for result in results] == [3]
     assert fault.startswith(f"{path} {reason}") and "\n" not in fault
 
@@ -163,7 +163,7 @@ def test_several_pages_or_frames_are_refused(format, tmp_path):
     path = tmp_path / "digits"
     clean(3).save(path, format, save_all=True, append_images=[clean(4), clean(5)])
     line = f"{path} has 3 pages or frames: save the one with the digit alone"
-    assert read_files([path]) == ([], [line])
+    assert read_files([path]) == ([], [], [line])
 
 
 def test_the_photograph_of_a_phone_may_hold_a_second_picture(tmp_path):
@@ -180,11 +180,11 @@ def test_heic_is_read_with_pillow_heif(tmp_path):
 
 
 def test_any_file_name_can_be_shown_with_any_settings_of_matplotlib(tmp_path):
-    results, _ = read_files([save(clean(3), tmp_path, "$3^")])
+    results, digits, _ = read_files([save(clean(3), tmp_path, "$3^")])
     with matplotlib.rc_context({"text.usetex": True}):
-        save_picture(results, tmp_path / "seen.png")
+        save_picture(results, digits, tmp_path / "seen.png")
     results[0]["file"] = str(save(clean(3), tmp_path, "$3^$"))
-    save_picture(results, tmp_path / "seen.png")
+    save_picture(results, digits, tmp_path / "seen.png")
 
 
 @settings(max_examples=30)

@@ -19,7 +19,7 @@ from src.training import DivergenceError, predict
 
 
 def test_a_run_is_one_record(tiny, output):
-    model, record = run(tiny, 7, "cpu", progress=False)
+    model, record = run(tiny, 7, "cpu", verbose=False)
     (recorded,) = load_records(output / "runs.jsonl").values()
     assert recorded == json.loads(json.dumps(record))
     assert recorded["recipe"] == json.loads(json.dumps(asdict(tiny)))
@@ -32,7 +32,7 @@ def test_a_run_is_one_record(tiny, output):
 
 
 def test_a_record_names_the_misclassified_images_of_the_last_epoch(tiny, output, mnist):
-    model, record = run(tiny, 1, "cpu", progress=False)
+    model, record = run(tiny, 1, "cpu", verbose=False)
     images, labels = (part[:IMAGES] for part in mnist[1])
     predictions, _ = predict(model, torch.device("cpu"), Loader(images, labels, normalized=False))
     wrong = (predictions != labels).nonzero().flatten().tolist()
@@ -44,7 +44,7 @@ def test_only_publishing_changes_the_evidence(tiny, output, evidence, monkeypatc
     monkeypatch.setitem(STEPS, "basic", tiny)
     other = replace(tiny, batch_size=256)
     for recipe, seed, weights in ((tiny, 2, []), (other, 1, []), (tiny, 1, ["basic.pt"])):
-        run(recipe, seed, progress=False)
+        run(recipe, seed, verbose=False)
         assert [path.name for path in output.glob("*.pt")] == weights
     assert not any(evidence.iterdir())
     for _ in range(2):  # the second time, nothing is new
@@ -57,7 +57,7 @@ def test_only_publishing_changes_the_evidence(tiny, output, evidence, monkeypatc
 
 def test_only_the_newest_run_of_a_step_is_published(tiny, output, evidence, monkeypatch):
     monkeypatch.setitem(STEPS, "basic", tiny)
-    _, record = run(tiny, progress=False)
+    _, record = run(tiny, verbose=False)
     newest = {**record, "torch": "2.9.1", "finished": "2999-01-01T00:00:00+00:00"}
     store.append_records(output / "runs.jsonl", [newest])
     for _ in range(2):
@@ -70,7 +70,7 @@ def test_an_older_run_of_a_step_does_not_replace_a_published_one(
     tiny, output, evidence, monkeypatch
 ):
     monkeypatch.setitem(STEPS, "basic", tiny)
-    _, record = run(tiny, progress=False)
+    _, record = run(tiny, verbose=False)
     newer = {**record, "finished": "2999-01-01T00:00:00+00:00"}  # from another machine
     store.append_records(evidence / "runs.jsonl", [newer])
     publish()
@@ -100,7 +100,7 @@ def test_a_run_of_a_step_that_diverges_is_recorded_and_not_published(
     diverging = replace(tiny, optimizer="SGD", optimizer_args={"lr": 1e9})
     monkeypatch.setitem(STEPS, "basic", diverging)
     with pytest.raises(DivergenceError, match="the loss is not finite") as raised:
-        run(diverging, progress=False)
+        run(diverging, verbose=False)
     (record,) = load_records(output / "runs.jsonl").values()
     assert record["failed"] == str(raised.value) and raised.value.record["failed"]
     assert raised.value._render_traceback_() == [f"DivergenceError: {raised.value}"]  # in Jupyter
@@ -110,8 +110,8 @@ def test_a_run_of_a_step_that_diverges_is_recorded_and_not_published(
 
 def test_a_run_whose_last_update_diverges_is_recorded_as_such(tiny, output):
     diverging = replace(tiny, batch_size=60_000, optimizer="SGD", optimizer_args={"lr": 1e38})
-    with pytest.raises(DivergenceError, match="epoch 1: the test loss is not finite"):
-        run(diverging, progress=False)
+    with pytest.raises(DivergenceError, match="the loss is not finite after"):
+        run(diverging, verbose=False)
     (record,) = load_records(output / "runs.jsonl").values()
     assert record["failed"] and record["history"] == []
 
@@ -120,7 +120,7 @@ def test_a_step_under_another_name_is_published_with_its_weights(
     tiny, output, evidence, monkeypatch
 ):
     monkeypatch.setitem(STEPS, "basic", tiny)
-    model, _ = run(replace(tiny, name="my basic"), progress=False)
+    model, _ = run(replace(tiny, name="my basic"), verbose=False)
     publish()
     weights = torch.load(evidence / "basic.pt", weights_only=True)
     assert all(torch.equal(weights[name], value) for name, value in model.state_dict().items())
@@ -131,11 +131,11 @@ def test_a_run_with_uncommitted_code_is_not_published(tiny, output, evidence, mo
     monkeypatch.setitem(STEPS, "basic", tiny)
     for commit in ("0123456789-dirty", None):
         monkeypatch.setattr(provenance, "COMMIT", commit)
-        run(tiny, progress=False)
+        run(tiny, verbose=False)
         publish()
-        fault = "with uncommitted code: commit src, and make it again"
+        fault = "with uncommitted code: commit src and run again"
         if commit is None:
-            fault = "outside a git clone: make it again in a clone"
+            fault = "outside a git clone: run them again in a clone"
         assert f"not published: basic, seed 1, made {fault}\n" in capsys.readouterr().err
     assert not any(evidence.iterdir())
 
@@ -143,7 +143,7 @@ def test_a_run_with_uncommitted_code_is_not_published(tiny, output, evidence, mo
 def test_your_own_weights_are_loaded_if_there_are_any(tiny, output, monkeypatch):
     monkeypatch.setitem(STEPS, "basic", tiny)
     shipped = load_model("basic").state_dict()
-    model, _ = run(tiny, progress=False)
+    model, _ = run(tiny, verbose=False)
     own = load_model("basic").state_dict()
     for name, value in model.state_dict().items():
         assert torch.equal(own[name], value) and not torch.equal(own[name], shipped[name])
@@ -157,7 +157,7 @@ def test_weights_of_your_own_that_are_not_those_of_the_run_are_refused(
     content, tiny, output, evidence, monkeypatch, capsys
 ):
     monkeypatch.setitem(STEPS, "basic", tiny)
-    run(tiny, progress=False)
+    run(tiny, verbose=False)
     own = output / "basic.pt"
     if content == "damaged":
         own.write_bytes(b"no weights")

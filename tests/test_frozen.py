@@ -42,7 +42,7 @@ def test_the_first_batches_are_the_recorded_ones(step):
     start = read_weights(setup.model)
     setup.train_loader = list(islice(setup.train_loader, 6))
     (epoch,) = fit(setup, [1])
-    distance = (read_weights(setup.tested) - start).norm().item()
+    distance = (read_weights(setup.tested_model) - start).norm().item()
     train_loss, test_loss, learning_rate, moved = RECORDED[step]
     assert epoch["train_loss"] == pytest.approx(train_loss, rel=2e-4)
     assert epoch["test_loss"] == pytest.approx(test_loss, rel=2e-4)

@@ -46,20 +46,15 @@ def signal_in_epoch_2(number, code, epochs, folder):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="sends a signal that Windows lacks")
-def test_a_killed_process_resumes_bit_for_bit(output, monkeypatch, capsys):
+def test_a_killed_process_resumes_bit_for_bit(output, outcome, monkeypatch, capsys):
     code = "from test_interruption import RECIPE, run; run(RECIPE, 3, 'cpu')"
     status, errors = signal_in_epoch_2(signal.SIGKILL, code, 3, output)
     assert status == -signal.SIGKILL, errors
 
-    def outcome(fresh):
-        model, record = run(RECIPE, 3, "cpu", fresh=fresh)
-        history = [{**epoch, "seconds": None} for epoch in record["history"]]
-        return history, [value.tolist() for value in model.state_dict().values()]
-
     monkeypatch.setenv("MNIST_REDUCED", "3")
-    resumed = outcome(fresh=False)
+    resumed = outcome(*run(RECIPE, 3, "cpu"))
     assert "Resuming an interrupted run after epoch " in capsys.readouterr().out
-    assert resumed == outcome(fresh=True)
+    assert resumed == outcome(*run(RECIPE, 3, "cpu", fresh=True))
     assert not any((output / ".checkpoints").iterdir())
 
 
@@ -104,7 +99,7 @@ def interrupt_epoch(number, monkeypatch, **options):
 
     with monkeypatch.context() as once:
         once.setattr(training, "test", press_ctrl_c)
-        run(BASIC, progress=False, **options)
+        run(BASIC, verbose=False, **options)
 
 
 @pytest.fixture
@@ -139,7 +134,7 @@ def test_an_interrupt_counts_the_epochs_that_are_saved(few_images, output, monke
 
     monkeypatch.setattr(store.Checkpoint, "save", press_ctrl_c)
     with pytest.raises(KeyboardInterrupt, match="Interrupted after 1 of 2 epochs"):
-        run(BASIC, progress=False)
+        run(BASIC, verbose=False)
 
 
 def test_a_fresh_run_does_not_resume_even_if_the_checkpoint_cannot_be_deleted(
@@ -183,7 +178,7 @@ def test_an_unusable_checkpoint_is_reported_and_the_run_starts_over(
         monkeypatch.setitem(MODELS, "BasicNet", Changed)
     else:
         interrupted.write_bytes(b"no checkpoint" if fault == "no checkpoint" else whole[:9_000])
-    _, record = run(BASIC, progress=False)
+    _, record = run(BASIC, verbose=False)
     assert len(record["history"]) == 3
     (line,) = capsys.readouterr().err.splitlines()
     reason = "was saved with other code, " if fault == "of another model" else "is damaged"
@@ -195,7 +190,7 @@ def test_a_checkpoint_that_may_not_be_read_is_not_called_damaged(interrupted, ca
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(torch, "load", refuse)
-    run(BASIC, progress=False)
+    run(BASIC, verbose=False)
     assert "cannot be read (Permission denied): starting over" in capsys.readouterr().err
 
 

@@ -105,7 +105,7 @@ def test_a_changed_number_is_noticed(name):
 
 def test_an_unknown_name_is_an_error():
     text = "It weighs <!-- step 3/weight -->1<!-- --> kg."
-    with pytest.raises(ValueError, match="README.md quotes 'step 3/weight', which no record"):
+    with pytest.raises(ValueError, match="README.md quotes 'step 3/weight', but no record has"):
         fill_in(text, {"step 3/size": "2"}, "README.md")
 
 

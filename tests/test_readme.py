@@ -102,6 +102,14 @@ def test_check_names_everything_that_was_altered(copy):
     assert [fault.split(" does not")[0] for fault in report.check()] == expected
 
 
+def test_a_sentence_that_names_a_picture_draws_none(copy):
+    for path in report.NOTEBOOKS.values():
+        notebook = json.loads(path.read_text(encoding="utf-8"))
+        notebook["cells"][0]["source"].append('\n\n`draw("steps")` draws a picture.')
+        path.write_text(json.dumps(notebook), encoding="utf-8")
+    assert report.check() == []
+
+
 def test_a_notebook_holds_the_label_of_a_picture_that_it_draws():
     label = report.draw("scheduler").get_label()
     notebook = report.NOTEBOOKS["regularization"].read_text(encoding="utf-8")

@@ -25,7 +25,7 @@ def test_steps_are_within_the_limits(step, parameters):
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_every_optimizer_that_is_offered_moves_every_weight(optimizer, smoke, output):
     recipe = replace(BASIC, optimizer=optimizer, optimizer_args={"lr": 0.001})
-    model, _ = run(recipe, progress=False)
+    model, _ = run(recipe, verbose=False)
     start = prepare(recipe, limit=1).model.state_dict()
     assert all(not torch.equal(start[name], value) for name, value in model.state_dict().items())
 
@@ -79,6 +79,12 @@ def test_a_wrong_recipe_is_refused_in_one_line(field, value, message):
         (AUGMENTATION, {"model_args": {"width": -1}}, "model_args={'width': -1}: "),
         (BASIC, {"optimizer_args": {"betas": [0.9]}}, "'betas': (0.9,)}: "),
         (BASIC, {"scheduler": "StepLR", "scheduler_args": {"step_size": 0}}, "{'step_size': 0}: "),
+        (
+            BASIC,  # it is used after the fifth epoch
+            {"scheduler": "StepLR", "scheduler_args": {"step_size": 5, "gamma": "0.1"}},
+            "'gamma': '0.1'}: ",
+        ),
+        (AUGMENTATION, {"scheduler_args": {"pct_start": 1.0}}, "pct_start must be below 1"),
     ],
 )
 def test_what_pytorch_would_refuse_only_in_training_is_refused_at_once(recipe, changes, message):

@@ -119,15 +119,16 @@ def test_the_picture_shows_mean_and_range_of_the_seeds():
 
 def test_compared_networks_of_another_version_are_not_mixed(two_networks):
     compared.run_compared("cpu")
-    one, *others = store.load_records(store.OUTPUT / compared.FILE).values()
-    store.append_records(store.EVIDENCE / compared.FILE, [{**one, "torch": "1.0.0"}, *others])
+    file = compared.ROBUSTNESS_FILE
+    one, *others = store.load_records(store.OUTPUT / file).values()
+    store.append_records(store.EVIDENCE / file, [{**one, "torch": "1.0.0"}, *others])
     seeds = {name: [run["seed"] for run in runs] for name, runs in compared.load_compared().items()}
     assert seeds == {"one": [2], "other": [1, 2]}
 
 
 def test_a_smoke_test_of_the_compared_networks_records_nothing(two_networks, smoke):
     compared.run_compared("cpu")
-    assert not (store.OUTPUT / compared.FILE).exists()
+    assert not (store.OUTPUT / compared.ROBUSTNESS_FILE).exists()
 
 
 def test_compared_networks_of_uncommitted_code_are_trained_again_at_the_next_commit(

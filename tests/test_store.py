@@ -72,11 +72,11 @@ def test_a_lock_that_cannot_be_had_is_one_line_and_the_run_can_be_recorded_later
     monkeypatch.setattr(store, "LOCK_TIMEOUT", 0.1)
     output.mkdir()
     with FileLock(output / ".lock"):
-        _, record = run(tiny, progress=False)
+        _, record = run(tiny, verbose=False)
     error = capsys.readouterr().err
     assert error.startswith("the run was not recorded (") and "is locked by another" in error
     assert len(list((output / ".checkpoints").iterdir())) == 1
-    _, again = run(tiny, progress=False)  # nothing is trained again
+    _, again = run(tiny, verbose=False)  # nothing is trained again
     assert again["history"] == record["history"] and seeds(output / "runs.jsonl") == [1]
 
 
@@ -177,7 +177,7 @@ def test_a_run_trains_even_if_nothing_can_be_written(
 
     monkeypatch.setattr(Path, method, fail)
     monkeypatch.setattr(store, "append_records", fail)
-    _, record = run(replace(tiny, epochs=2), progress=False)
+    _, record = run(replace(tiny, epochs=2), verbose=False)
     assert len(record["history"]) == 2
     first, last = capsys.readouterr().err.splitlines()
     assert first.startswith("cannot write a checkpoint") and os.strerror(number) in first
@@ -194,7 +194,7 @@ def test_a_disk_that_fills_during_a_run_is_reported_once(output, tiny, capsys, m
         save_state(state, path)
 
     monkeypatch.setattr(store, "save_state", fail_after_the_first)
-    run(replace(tiny, epochs=3), progress=False, file=None)
+    run(replace(tiny, epochs=3), verbose=False, file=None)
     (line,) = capsys.readouterr().err.splitlines()
     assert line.endswith(": if the run is interrupted, it loses epoch 2 and later ones")
 
@@ -203,7 +203,7 @@ def test_variables_move_data_and_what_you_run_and_not_the_evidence(python):
     code = """
 import importlib, os
 from src import data, store
-print(store.OUTPUT, store.EVIDENCE, data.ROOT, sep="\\n")
+print(store.OUTPUT, store.EVIDENCE, data.MNIST_ROOT, sep="\\n")
 os.environ["MNIST_RESULTS"] = ""  # as if it were not set
 print(importlib.reload(store).OUTPUT)
 """

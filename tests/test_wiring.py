@@ -103,7 +103,7 @@ def train_plainly(recipe, seed, training, test):
 def test_a_run_is_what_a_plain_loop_makes_of_the_recipe(name, mnist, output, monkeypatch):
     monkeypatch.setenv("MNIST_REDUCED", "1")  # one epoch on 2,000 images
     recipe = RECIPES[name]
-    model, record = run(recipe, 3, "cpu", progress=False)
+    model, record = run(recipe, 3, "cpu", verbose=False)
     training, test = ([part[:2000] for part in pair] for pair in mnist)
     plain, loss, accuracy = train_plainly(recipe, 3, training, test)
     (epoch,) = record["history"]

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..data import FOLD_SIZE, MEAN, ROOT, STD, read_mnist
+from ..data import MEAN, MNIST_ROOT, STD, TEST, read_mnist
 from ..experiments import load_model
 from ..models import count_parameters
 from ..store import EVIDENCE, write_text
@@ -32,7 +32,7 @@ def make(numbers: Mapping[str, str], misread: Sequence[int]) -> str:
     first `MISREAD` of them.
     """
     layers, weights = layers_and_weights()
-    images, labels = (part[6 * FOLD_SIZE :] for part in read_mnist(ROOT))  # the test images
+    images, labels = (part[TEST.start :] for part in read_mnist(MNIST_ROOT))
     random = torch.randperm(len(images), generator=torch.Generator().manual_seed(1))[:20].tolist()
     misread = misread[:MISREAD]
     chosen = [*misread, *random]
@@ -121,8 +121,11 @@ def layers_and_weights() -> tuple[list[dict], np.ndarray]:
 def _is_known(part: nn.Module) -> bool:
     """Whether `page/network.js` computes this part of a network."""
     if isinstance(part, nn.MaxPool2d):
-        return (part.kernel_size, part.stride, part.padding) == (2, 2, 0)
-    if isinstance(part, (nn.AdaptiveAvgPool2d, nn.Linear)):
+        sizes = part.kernel_size, part.stride, part.padding, part.dilation
+        return sizes == (2, 2, 0, 1) and not part.ceil_mode
+    if isinstance(part, nn.AdaptiveAvgPool2d):
+        return part.output_size in (1, (1, 1))
+    if isinstance(part, nn.Linear):
         return True
     if type(part) is not nn.Sequential or [*map(type, part)] != BLOCK:  # a subclass may do more
         return False

@@ -56,14 +56,15 @@ class Digit:
     doubts: list[str]  # why the reading may be wrong
 
 
-def read_files(paths: Iterable[Path | str]) -> tuple[list[dict], list[str]]:
+def read_files(paths: Iterable[Path | str]) -> tuple[list[dict], list[Digit], list[str]]:
     """Classify the digit in each image file.
 
-    Returns the results, and one line for each file that cannot be read. A result holds `file`,
-    `digit`, `confidence`, `runner_up` (the second most probable digit), all ten `probabilities`,
-    and `doubts`, a list of reasons why the reading may be wrong: "not sure" below SURE.
+    Returns the results, the digit of each, and one line for each file that cannot be read. A result
+    holds `file`, `digit`, `confidence`, `runner_up` (the second most probable digit), all ten
+    `probabilities`, and `doubts`, a list of reasons why the reading may be wrong: "not sure" below
+    SURE.
     """
-    model, results, errors = load_model(), [], []
+    model, results, digits, errors = load_model(), [], [], []
     for path in paths:
         try:
             digit = read_digit(path)
@@ -78,7 +79,8 @@ def read_files(paths: Iterable[Path | str]) -> tuple[list[dict], list[str]]:
         result |= {"runner_up": runner_up, "probabilities": probabilities}
         result["doubts"] = weigh_doubts(digit.doubts, probabilities[best])
         results.append(result)
-    return results, errors
+        digits.append(digit)
+    return results, digits, errors
 
 
 def weigh_doubts(doubts: list[str], confidence: float) -> list[str]:
@@ -91,11 +93,10 @@ def weigh_doubts(doubts: list[str], confidence: float) -> list[str]:
     return [doubt for doubt in doubts if doubt != "touches the border"]
 
 
-def save_picture(results: Iterable[dict], path: Path | str) -> None:
+def save_picture(results: Iterable[dict], digits: Iterable[Digit], path: Path | str) -> None:
     """Draw what `read_files` found: each picture with the digit's box, then the network's input."""
     images, rows = [], []
-    for result in results:
-        digit = read_digit(result["file"])
+    for result, digit in zip(results, digits, strict=True):
         left, top, width, height = digit.box
         framed = np.pad(1 - digit.picture, 2)
         around = framed[top : top + height + 4, left : left + width + 4]

@@ -22,7 +22,7 @@ def find_ink(grey: np.ndarray) -> tuple[np.ndarray, list[str]]:
     if not is_paper_light(grey):
         grey = 1 - grey
     ink = find_paper(grey) - grey
-    # The strongest ink is inside, where neither a frame nor the edge of the sheet is; if any.
+    # First inside, where neither a frame nor the edge of the sheet is. Without ink, everywhere.
     y, x = height // 8, width // 8
     strongest = np.percentile(ink[y : height - y, x : width - x], 99.9)
     if strongest < MIN_CONTRAST:
@@ -48,7 +48,10 @@ def find_ink(grey: np.ndarray) -> tuple[np.ndarray, list[str]]:
 
 
 def window_size(shape: tuple[int, int]) -> int:
-    """Of a window wider than any stroke: a third of the longer side, in pixels, and odd."""
+    """The side of a window wider than any stroke.
+
+    It is an odd number of pixels, about a third of the longer side.
+    """
     return max(shape) // 6 * 2 + 3
 
 
@@ -61,7 +64,8 @@ def is_paper_light(grey: np.ndarray) -> bool:
     window = window_size(grey.shape)
     y, x = grey.shape[0] // 24, grey.shape[1] // 24
     padded = np.pad(grey[y : grey.shape[0] - y, x : grey.shape[1] - x], window, mode="edge")
-    light, dark = (f(padded, window) for f in (ndimage.maximum_filter, ndimage.minimum_filter))
+    light = ndimage.maximum_filter(padded, window)
+    dark = ndimage.minimum_filter(padded, window)
     return bool(((2 * padded - light - dark) * (light - dark)).sum() >= 0)
 
 

@@ -1,7 +1,7 @@
 """What the network of step 3 does beyond the test images as they are.
 
-The numbers are of the weights in this repository, on this repository's test images. `report`
-measures them again when the weights or the functions that measure have changed; `behaviour.json`
+The numbers are measured with this repository's weights and test images. `report` measures them
+again when the weights or the functions that measure have changed; `behaviour.json`
 keeps them.
 """
 
@@ -101,7 +101,7 @@ def load_behaviour() -> dict[str, float]:
 
 
 def is_current() -> bool:
-    """Whether the recorded numbers are of the weights and the functions as they are."""
+    """Whether the numbers were measured with the present weights and functions."""
     return _load().get("sources") == _hash_sources()
 
 

@@ -42,7 +42,7 @@ def measure_ours(experiment: Experiment, _root: Path, share: float, device: str)
         train(setup.model, setup.device, warm_up, **parts)
         started = time.perf_counter()
         train(setup.model, setup.device, train_loader, **parts)
-        test(setup.tested, setup.device, test_loader)
+        test(setup.tested_model, setup.device, test_loader)
         return time.perf_counter() - started
 
 
@@ -87,10 +87,10 @@ def load_benchmark(folder: Path) -> dict | None:
 
 def extract_mnist(root: Path) -> None:
     """Write MNIST's four files to `root/MNIST/raw`, where torchvision's data set reads them."""
-    data.read_mnist(data.ROOT)  # checks the archives
+    data.read_mnist(data.MNIST_ROOT)  # checks the archives
     raw = root / "MNIST" / "raw"
     raw.mkdir(parents=True)
-    for archive in (data.ROOT / "MNIST" / "raw").glob("*.gz"):
+    for archive in (data.MNIST_ROOT / "MNIST" / "raw").glob("*.gz"):
         extract_archive(str(archive), str(raw))
 
 

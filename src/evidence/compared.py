@@ -26,33 +26,34 @@ COMPARED = Study(
     },
     seeds=3,
 )
-FILE = "robustness.jsonl"
+ROBUSTNESS_FILE = "robustness.jsonl"
 
 
 def run_compared(device: str | None = None) -> None:
-    """Train what is not recorded of `COMPARED`, and record each run with its `robustness`.
+    """Train each run of `COMPARED` that is not recorded, and record it with its `robustness`.
 
     With MNIST_REDUCED, nothing is recorded. A network whose measurement is interrupted is trained
     again.
     """
     torch_device = pick_device(device)
-    here = store.name_platform(environment(torch_device))
-    recorded = load_valid_keys(FILE) | store.load_records(store.EVIDENCE / FILE).keys()
+    platform = store.name_platform(environment(torch_device))
+    published = store.load_records(store.EVIDENCE / ROBUSTNESS_FILE)
+    recorded = load_valid_keys(ROBUSTNESS_FILE) | published.keys()
     _, (images, labels) = load_mnist(device=torch_device)
     names = {experiment: name for name, experiment in COMPARED.experiments.items()}
     for experiment, seed in COMPARED.runs():
-        if store.make_key(asdict(experiment), seed, here) in recorded:
+        if store.make_key(asdict(experiment), seed, platform) in recorded:
             continue
         print(f"{names[experiment]}, seed {seed}:")
         model, record = run(experiment, seed, device, file=None)
         if not find_reduction():
             record["robustness"] = measure_robustness(model, images, labels)
-            store.append_records(store.OUTPUT / FILE, [record])
+            store.append_records(store.OUTPUT / ROBUSTNESS_FILE, [record])
 
 
 def load_compared() -> dict[str, list[dict]]:
     """The records of `COMPARED` by the names of the networks, as far as there are any."""
-    by_name = select_records(COMPARED, store.load_records(store.EVIDENCE / FILE))
+    by_name = select_records(COMPARED, store.load_records(store.EVIDENCE / ROBUSTNESS_FILE))
     return {name: records for name, records in by_name.items() if records}
 
 

@@ -7,7 +7,6 @@ from statistics import mean, stdev
 
 from . import measures
 from .measures import Estimate
-from .rows import Row
 
 
 def markdown_table(header: Sequence[object], rows: Iterable[Sequence[object]]) -> str:
@@ -74,13 +73,3 @@ def format_share_interval(count: int, total: int) -> str:
     while count < total and _round(high, decimals, ROUND_CEILING) == 100:
         decimals += 1
     return f"{_round(low, 1, ROUND_FLOOR)} to {_round(high, decimals, ROUND_CEILING)} %"
-
-
-def format_consistent(row: Row) -> str:
-    """How many seeds are consistent, with the interval of their share; "–" if unknown."""
-    finished = [record for record in row.records if "failed" not in record]
-    too_short = finished and all(len(record["history"]) < 5 for record in finished)
-    if not row.records or too_short:
-        return "–"
-    total = len(row.records)
-    return f"{row.consistent} of {total} ({format_share_interval(row.consistent, total)})"

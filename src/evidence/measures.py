@@ -65,7 +65,7 @@ def compare(one: Sequence[float], other: Sequence[float]) -> tuple[Estimate, flo
     difference = mean(one) - mean(other)
     if min(len(one), len(other)) < 2:
         return (difference, -math.inf, math.inf), 1.0
-    if len({*one}) == len({*other}) == 1:  # without variance, scipy's test is undefined
+    if len(set(one)) == 1 and len(set(other)) == 1:  # without variance, scipy's test is undefined
         return (difference, difference, difference), float(difference == 0)
     test = ttest_ind(one, other, equal_var=False)
     low, high = test.confidence_interval()

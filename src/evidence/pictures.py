@@ -102,7 +102,7 @@ def study(name: str, rows: Mapping[str, Row]) -> Figure:
     its seeds does not learn or is below `LOWEST_DRAWN`.
     """
     plan = STUDIES[name]
-    shown = [row for row in rows.values() if row.all_learn and _fits(row)]
+    shown = [row for row in rows.values() if row.all_learn and min(row.lowest) >= LOWEST_DRAWN]
     size = (9.6, 0.36 * len(shown) + 1.3)
     columns = 2 if plan.reference else 1
     figure, grid = plt.subplots(1, columns, figsize=size, sharey=True, squeeze=False)
@@ -120,11 +120,6 @@ def study(name: str, rows: Mapping[str, Row]) -> Figure:
     place = {"loc": "lower right", "bbox_to_anchor": (1, 1)}  # above the seeds
     left.legend(handles[:2], labels[:2], **place, ncols=2, fontsize=9)
     return figure
-
-
-def _fits(row: Row) -> bool:
-    """Whether no seed of a recipe is below `LOWEST_DRAWN`."""
-    return not any(value < LOWEST_DRAWN for value in row.lowest)
 
 
 def _axis_label(name: str) -> str:

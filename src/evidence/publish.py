@@ -8,10 +8,11 @@ from collections.abc import Container, Iterable
 from dataclasses import asdict
 
 from .. import store
+from ..errors import InputError
 from ..experiments import STEPS, holds_weights, load_step_records
 from .benchmark import load_benchmark
-from .compared import COMPARED, FILE
-from .records import is_committed, load_study_records
+from .compared import COMPARED, ROBUSTNESS_FILE
+from .records import STUDY_FILE, is_committed, load_study_records
 from .studies import STUDIES
 from .study import Study
 
@@ -19,15 +20,15 @@ from .study import Study
 def publish() -> None:
     """Append what was run here to the evidence.
 
-    Raises ValueError if MNIST_RESULTS is the folder of the evidence.
+    Raises InputError if MNIST_RESULTS is the folder of the evidence.
     """
     if store.OUTPUT.resolve() == store.EVIDENCE.resolve():
-        raise ValueError("MNIST_RESULTS is the folder of the evidence: choose another one")
+        raise InputError("MNIST_RESULTS is the folder of the evidence: choose another one")
     for step in STEPS:
         _publish_step(step)
-    _publish_runs("study.jsonl", STUDIES.values(), load_study_records())
-    compared = store.load_records(store.EVIDENCE / FILE)
-    _publish_runs(FILE, [COMPARED], compared)
+    _publish_runs(STUDY_FILE, STUDIES.values(), load_study_records())
+    compared = store.load_records(store.EVIDENCE / ROBUSTNESS_FILE)
+    _publish_runs(ROBUSTNESS_FILE, [COMPARED], compared)
     _publish_benchmark()
 
 
@@ -39,7 +40,7 @@ def _publish_step(step: str) -> None:
         return
     weights = store.OUTPUT / f"{step}.pt"
     if not holds_weights(weights, own[-1]):
-        _say_refused(f"{step}, seed 1", f"whose weights are not in {weights}", "make it again")
+        _say_refused(f"{step}, seed 1", f"whose weights are not in {weights}", "run it again")
         return
     if not is_committed(own[-1]):
         _say_refused(f"{step}, seed 1", *_explain_uncommitted(own[-1]))
@@ -82,8 +83,8 @@ def _publish_benchmark() -> None:
 def _explain_uncommitted(record: dict) -> tuple[str, str]:
     """Why a record of uncommitted code is not published, and what to do."""
     if record.get("commit") is None:
-        return "made outside a git clone", "make it again in a clone"
-    return "made with uncommitted code", "commit src, and make it again"
+        return "made outside a git clone", "run them again in a clone"
+    return "made with uncommitted code", "commit src and run again"
 
 
 def _say_refused(runs: str, reason: str, advice: str) -> None:

@@ -1,12 +1,13 @@
 """Which records count: those of a study, of one platform; your own; and those of committed code."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 
 from .. import provenance, store
 from ..experiments import load_step_records
-from ..recipes import Experiment
 from .study import Study
+
+STUDY_FILE = "study.jsonl"  # in `store.OUTPUT` and in `store.EVIDENCE`
 
 
 def select_records(study: Study, records: Mapping[str, dict]) -> dict[str, list[dict]]:
@@ -15,28 +16,23 @@ def select_records(study: Study, records: Mapping[str, dict]) -> dict[str, list[
     Of all `records`, by their keys, they are those of the platform with most runs of the study.
     """
     newest_first = reversed(records.values())
-    platforms = dict.fromkeys(store.name_platform(record) for record in newest_first)
-    best = {label: [] for label in study.experiments}
-    for platform in platforms:  # of two with as many runs, the one that was used last
-        candidate = {
-            label: _find(records, experiment, study.seeds, platform)
-            for label, experiment in study.experiments.items()
-        }
-        if _count(candidate.values()) > _count(best.values()):
-            best = candidate
-    return best
+    platforms = dict.fromkeys(map(store.name_platform, newest_first))
+    candidates = [_select_platform(study, records, platform) for platform in platforms]
+    nothing = {label: [] for label in study.experiments}
+    # `max` keeps the first of equals: the platform that was used last.
+    return max(candidates, key=_count_runs, default=nothing)
 
 
 def load_study_records() -> dict[str, dict]:
     """The recorded runs of all studies, by their keys."""
-    return store.load_records(store.EVIDENCE / "study.jsonl")
+    return store.load_records(store.EVIDENCE / STUDY_FILE)
 
 
 def load_valid_keys(file: str) -> set[str]:
     """The keys of your own records in a file that need not be made again.
 
-    These are runs of committed code, which can be published, and runs at the commit that is
-    checked out, whatever was edited since.
+    These are runs of committed code, which can be published, and runs whose `commit` is that of the
+    imported code: the same commit, in both cases with uncommitted changes, or none outside a clone.
     """
     own = store.load_records(store.OUTPUT / file)
     return {
@@ -52,16 +48,20 @@ def is_committed(record: Mapping) -> bool:
     return commit is not None and not commit.endswith("-dirty")
 
 
-def _find(
-    records: Mapping[str, dict], experiment: Experiment, seeds: int, platform: str
-) -> list[dict]:
-    recipe = asdict(experiment)
-    keys = [store.make_key(recipe, seed, platform) for seed in range(1, seeds + 1)]
-    return [records[key] for key in keys if key in records]
+def _select_platform(
+    study: Study, records: Mapping[str, dict], platform: str
+) -> dict[str, list[dict]]:
+    """The records of a study on this platform, for each label in the order of the seeds."""
+    selected = {}
+    for label, experiment in study.experiments.items():
+        recipe = asdict(experiment)
+        keys = [store.make_key(recipe, seed, platform) for seed in range(1, study.seeds + 1)]
+        selected[label] = [records[key] for key in keys if key in records]
+    return selected
 
 
-def _count(lists: Iterable[list]) -> int:
-    return sum(map(len, lists))
+def _count_runs(selected: Mapping[str, list]) -> int:
+    return sum(map(len, selected.values()))
 
 
 def load_seed1_record(step: str) -> dict:

@@ -183,7 +183,8 @@ def _replace_table(text: str, name: str, table: str, path: Path) -> str:
     if count != 1:
         markers = f"<!-- generated: {name} --> and <!-- end -->"
         fault = f"{_relative(path)}: expected {markers} once, found {count} times"
-        raise RuntimeError(f"{fault}; a study without its runs stands in studies.UNFINISHED")
+        advice = "add them, or list the study in studies.UNFINISHED until its runs are recorded"
+        raise RuntimeError(f"{fault}: {advice}")
     return text
 
 
@@ -252,7 +253,7 @@ def _check_notebook(step: str, rows: Rows, values: dict[str, str]) -> list[str]:
         messages.append(f"{name}, a number in a sentence {REPORT_AGAIN}")
     outputs = [output for cell in cells for output in cell.get("outputs", [])]
     shown = "\n".join(_read_output(output) for output in outputs)
-    code = "\n".join("".join(cell["source"]) for cell in cells)
+    code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
     studies = re.findall(r"\btable\(\"(\w+)\"\)", code)
     if any(tables.study_table(name, rows) not in shown for name in studies):
         messages.append(f"{name}, a table {RUN_AGAIN}")

@@ -19,7 +19,7 @@ from ..experiments import find_reduction, run
 from ..provenance import environment
 from ..recipes import Experiment
 from ..training import DivergenceError
-from .records import load_study_records, load_valid_keys
+from .records import STUDY_FILE, load_study_records, load_valid_keys
 from .studies import STUDIES
 
 if TYPE_CHECKING:
@@ -32,22 +32,21 @@ def find_missing_runs(
     """The runs of the named studies that are not recorded for this device, each once.
 
     `seeds` replaces the number of seeds of each study. Runs with another version of PyTorch do not
-    count: a study is shown from one. Nor do runs of uncommitted code that were made at another
-    commit: they are never published.
+    count: a study is shown from one. Nor do your own runs that `load_valid_keys` leaves out.
     """
-    here = store.name_platform(environment(device))
-    recorded = load_valid_keys("study.jsonl") | load_study_records().keys()
+    platform = store.name_platform(environment(device))
+    recorded = load_valid_keys(STUDY_FILE) | load_study_records().keys()
     found = {}
     for name in names:
         for experiment, seed in STUDIES[name].runs(seeds):
-            key = store.make_key(asdict(experiment), seed, here)
+            key = store.make_key(asdict(experiment), seed, platform)
             if key not in recorded:
                 found.setdefault(key, (experiment, seed))
     return list(found.values())
 
 
 def progress_table(names: Iterable[str], device: torch.device) -> str:
-    """How many runs of each study `find_missing_runs` does not miss, and the study's question."""
+    """A line for each study: how many of its runs are recorded, and its question."""
     names = list(names)
     width = max(map(len, names), default=0)
     lines = []
@@ -75,7 +74,7 @@ def run_studies(
     torch_device = pick_device(device)
     runs = find_missing_runs(names, torch_device, seeds)
     jobs = jobs or (-1 if torch_device.type == "cpu" else 1)
-    path = store.OUTPUT / "study.jsonl"
+    path = store.OUTPUT / STUDY_FILE
     with _backend(scheduler, jobs):
         tasks = (delayed(_run)(experiment, seed, str(torch_device)) for experiment, seed in runs)
         records = Parallel(return_as="generator_unordered")(tasks)
@@ -141,6 +140,6 @@ def _run(experiment: Experiment, seed: int, device: str) -> dict:
     tqdm.set_lock(RLock())  # the default lock is a semaphore, which an interrupted process leaks
     with one_thread():
         try:
-            return run(experiment, seed, device, progress=False, file="study")[1]
+            return run(experiment, seed, device, verbose=False, file="study")[1]
         except DivergenceError as error:
             return error.record

@@ -1,7 +1,7 @@
 """The studies as data: each a question that several recipes answer, over several seeds.
 
-`REPORTS` are evaluated on the test set or on folds, the others on the validation split alone:
-`EXPLANATIONS` say what the parts of a recipe contribute, and `SELECTION` asks which value is best.
+`REPORTS` are evaluated on the test set or on folds, the others on the validation split alone.
+`results/selection.md` shows those of `SELECTION`, `results/README.md` those of `EXPLANATIONS`.
 The studies of `selection` led to the recipes of the steps. All others measure these recipes, or
 those of the original series: nothing is chosen from them.
 
@@ -97,7 +97,7 @@ REPORTS = {
         "What is a parameter worth?",
         "parameters of step 3's network",
         _NETWORKS,
-        reference=[*_NETWORKS][-1],  # step 3
+        reference=list(_NETWORKS)[-1],  # step 3
     ),
 }
 

@@ -20,10 +20,10 @@ from . import benchmark, measures
 from .behaviour import QUANTITIES, load_behaviour
 from .compared import load_mean_curves
 from .formats import (
-    format_consistent,
     format_difference,
     format_mean,
     format_number,
+    format_share_interval,
     markdown_table,
 )
 from .rows import Row, Rows
@@ -53,8 +53,22 @@ def _rows_table(setting: str, rows: Iterable[Row], reference: str | None) -> str
         if reference:
             mark = " *" if row.survives_holm else ""
             cells.append(format_difference(row.difference) + mark)
-        lines.append([*cells, format_consistent(row), format_mean(row.last) + note])
+        lines.append([*cells, _format_consistent(row), format_mean(row.last) + note])
     return markdown_table(header, lines)
+
+
+def _format_consistent(row: Row, mark: str = "") -> str:
+    """How many seeds are consistent, with the interval of their share; "–" if that is unknown.
+
+    `mark` stands before and after the count, for example to print it in bold.
+    """
+    finished = [record for record in row.records if "failed" not in record]
+    too_short = finished and all(len(record["history"]) < 5 for record in finished)
+    if not row.records or too_short:
+        return f"{mark}–{mark}"
+    total = len(row.records)
+    count = f"{mark}{row.consistent} of {total}{mark}"
+    return f"{count} ({format_share_interval(row.consistent, total)})"
 
 
 def steps_table(rows: Rows) -> str:
@@ -87,12 +101,11 @@ def results_table(rows: Rows) -> str:
     lines = []
     for number, (step, experiment) in enumerate(STEPS.items(), 1):
         ours = rows[step][step]
-        consistent, bracket, interval = format_consistent(ours).partition(" (")
         lines.append(
             [
                 f"{number}: [{step}](Notebooks/MNIST_{step}.ipynb)",
                 f"**{format_mean(ours.last)}**",
-                f"**{consistent}**{bracket}{interval}",
+                _format_consistent(ours, mark="**"),
                 f"{count_parameters(build_model(experiment)):,}",
                 _format_target(TARGETS[step], ours, STUDIES[step].seeds),
             ]
@@ -154,7 +167,7 @@ def _format_float(value: float) -> str:
 
 
 def load_claims() -> list[dict]:
-    """What others published, each read in their `file`: accuracies in % on the test images.
+    """What others published, taken from the `file` of each: accuracies in % on the test images.
 
     `last` is that of the last epoch, `best` the highest of all epochs, `lowest` the lowest of the
     last five epochs; None stands for what the file does not say.

@@ -38,10 +38,7 @@ def make_loaders(
     )
     train_set, test_set = (Subset(data, range(int(len(data) * share))) for data in sets)
     workers = WORKERS if workers is None else workers
-    options = {
-        "num_workers": workers,
-        "pin_memory": torch.cuda.is_available(),
-    }
+    options = {"num_workers": workers, "pin_memory": torch.cuda.is_available()}
     return (
         DataLoader(train_set, experiment.batch_size, shuffle=True, **options),
         DataLoader(test_set, batch_size=1000, **options),

@@ -188,8 +188,7 @@ def _compare_rows(rows: Rows) -> dict[str, str]:
     }
     for study, label in CHOSEN.items():
         earlier, chosen = rows[study][STUDIES[study].reference], rows[study][label]
-        new_seeds = (summarize(row.label, row.records[SCREENED:]) for row in (chosen, earlier))
-        comparisons[f"{study}/new seeds"] = ("lowest", *new_seeds)
+        comparisons[f"{study}/new seeds"] = ("lowest", _new_seeds(chosen), _new_seeds(earlier))
     values = {}
     for name, (measure, row, reference) in comparisons.items():
         samples = getattr(row, measure), getattr(reference, measure)
@@ -197,6 +196,12 @@ def _compare_rows(rows: Rows) -> dict[str, str]:
             difference, _ = measures.compare(*samples)
             values |= _quote_difference(name, difference)
     return values
+
+
+def _new_seeds(row: Row) -> Row:
+    """The seeds of a row with which no recipe was screened."""
+    records = [record for record in row.records if record["seed"] > SCREENED]
+    return summarize(row.label, records)
 
 
 def _quote_difference(name: str, difference: measures.Estimate) -> dict[str, str]:
@@ -321,9 +326,10 @@ def fill_in(text: str, values: Mapping[str, str], file: str) -> str:
     def replace(quoted: re.Match) -> str:
         name = quoted["name"]
         if name not in values:
-            fault = f"{file} quotes {name!r}, which no record gives"
+            fault = f"{file} quotes {name!r}, but no record has this value"
             places = "python -m src study --list, or results/exercises.jsonl"
-            raise ValueError(f"{fault}: are there runs of it? See {places}")
+            advice = f"check the name, and whether its runs are recorded ({places})"
+            raise ValueError(f"{fault}: {advice}")
         return f"<!-- {name} -->{values[name]}<!-- -->"
 
     return _QUOTED.sub(replace, text)

@@ -97,7 +97,7 @@ const added = value => `${value < 0 ? "−" : "+"} ${formatted(Math.abs(value))}
 
 // ---- what is shown
 
-// Why the reading may be wrong. That the ink touches the border is no doubt of its own.
+// Why the reading may be wrong. Ink that touches the border counts only if the network is not sure.
 function describeDoubts(confidence, doubts) {
   const sure = confidence >= SURE, reasons = doubts.filter(doubt => !sure || doubt !== "touches the border").join(", ");
   if (sure) return reasons && `. Doubtful: ${reasons}`;
@@ -193,10 +193,15 @@ function shadeMap(layer, channel) {
 
 // The two digits that are compared: the winner and the runner-up, unless the reader chooses others.
 function comparedDigits() {
-  const number = (id, otherwise) => byId(id).value === "" ? otherwise : Number(byId(id).value);
-  const digit = number("winner", result.first), rival = number("rival", result.second);
-  return [digit, rival !== digit ? rival : digit === result.first ? result.second : result.first];
+  const digit = chosenDigit("winner") ?? result.first;
+  const rival = chosenDigit("rival");
+  return [digit, rival === null || rival === digit ? usualRival(digit) : rival];
 }
+
+const chosenDigit = id => byId(id).value === "" ? null : Number(byId(id).value);
+
+// The runner-up, or the winner for the runner-up itself.
+const usualRival = digit => digit === result.second ? result.first : result.second;
 
 function compareWinner() {
   for (const id of ["winner", "rival"]) byId(id).value = "";
@@ -204,13 +209,14 @@ function compareWinner() {
 
 function renderDecision() {
   byId("reasons").hidden = !result;
-  byId("winner").options[0].text = result ? `${result.first}, the winner` : "the winner";
-  byId("rival").options[0].text = result ? `${result.second}, the runner-up` : "the runner-up";
   if (!result) return;
-  const {logits, probabilities} = result, [digit, rival] = comparedDigits();
+  const {first, logits, probabilities} = result, [digit, rival] = comparedDigits(), usual = usualRival(digit);
+  if (chosenDigit("rival") === digit) byId("rival").value = "";  // no digit is compared with itself
+  byId("winner").options[0].text = `${first}, the winner`;
+  byId("rival").options[0].text = `${usual}, the ${usual === first ? "winner" : "runner-up"}`;
   const {parts, bias, difference} = compareDigits(result, digit, rival);
   const longest = Math.abs(parts[0].product) || 1;
-  for (const option of byId("winner").options) option.disabled = option.value === String(rival);
+  for (const option of byId("winner").options) option.disabled = option.value === String(chosenDigit("rival"));
   for (const option of byId("rival").options) option.disabled = option.value === String(digit);
   byId("digits").textContent = `${digit} − its weight for ${rival}`;
   byId("for").textContent = `for ${digit} →`;
@@ -334,7 +340,7 @@ function strongestPixel(layer, channel) {
 
 // The sum of weights times values, the largest contributions first; ReLU; batch normalisation.
 function explanation({parts, sum, positive, factor, shift, value}, layer) {
-  const most = 3, rest = parts.slice(most), total = rest.reduce((total, part) => total + part.sum, 0);
+  const most = 3, rest = parts.slice(most), total = rest.reduce((before, part) => before + part.sum, 0);
   const others = `The other ${rest.length} maps: ≈ ${formatted(total)} (${rest.map(part => formatted(part.sum)).join(", ")})`;
   return [
     make("p", `Weight × value, from ${describeInput(layer)} All numbers are rounded.`),
@@ -632,7 +638,8 @@ function isTruncated(bytes) {
   if (bytes[0] === 0x89) return !new TextDecoder("latin1").decode(bytes.slice(-64)).includes("IEND");
   if (bytes[0] !== 0xff) return false;
   let place = 2;
-  while (place + 4 <= bytes.length && bytes[place + 1] !== 0xda) place += 2 + 256 * bytes[place + 2] + bytes[place + 3];
+  while (place + 4 <= bytes.length && bytes[place + 1] !== 0xda)
+    place += bytes[place + 1] === 0xff ? 1 : 2 + 256 * bytes[place + 2] + bytes[place + 3];  // FF may be repeated before a marker
   while (place < bytes.length && !(bytes[place] === 0xff && bytes[place + 1] === 0xd9)) place++;
   return place >= bytes.length;
 }

@@ -19,11 +19,11 @@ function readDigit(colours, width, height) {
 
 // The same from ink, from 0 to 1, such as a drawing's.
 function normalizeInk(ink, width, height, doubts = []) {
+  if (highest(ink) <= PART) return null;  // empty, or what an eraser left over
   const box = findBox(ink, width, height);
-  if (!box) return null;
   if (sum(ink) < THIN * Math.max(box.width, box.height) ** 2) doubts.push("very thin");
   const [wide, ...size] = widenStrokes(crop(ink, width, box), box.width, box.height);
-  return {...normalizeSize(wide, ...size), widened: size[0] > box.width, box, doubts};
+  return {pixels: normalizeSize(wide, ...size), box, doubts};
 }
 
 // Red, green, blue and alpha from 0 to 1, the colours multiplied by alpha, from `data` with all four from 0 to 255: each the mean of
@@ -63,7 +63,7 @@ function findInk(grey, width, height) {
   const large = Math.max(width, height) > SMALL;
   if (!isPaperLight(grey, width, height)) grey = grey.map(value => 1 - value);
   let ink = findPaper(grey, width, height).map((value, k) => value - grey[k]);
-  // The strongest ink is inside, where neither a frame nor the edge of the sheet is; if any.
+  // First inside, where neither a frame nor the edge of the sheet is. Without ink, everywhere.
   const x = Math.floor(width / 8), y = Math.floor(height / 8);
   let strongest = percentile(crop(ink, width, {left: x, top: y, width: width - 2 * x, height: height - 2 * y}), 99.9);
   if (strongest < MIN_CONTRAST) strongest = percentile(ink, 99.9);
@@ -84,7 +84,7 @@ function findInk(grey, width, height) {
   return [ink.map((value, k) => near[k] && value > 0.05 * strongest ? Math.min(value / strongest, 1) : 0), doubts];
 }
 
-// Of a window wider than any stroke: a third of the longer side, in pixels, and odd.
+// The side of a window wider than any stroke: an odd number of pixels, about a third of the longer side.
 const windowSize = (width, height) => Math.floor(Math.max(width, height) / 6) * 2 + 3;
 
 // Whether the pixels are mostly nearer to the lightest than to the darkest around them. Pixels at the border, without the outermost
@@ -176,7 +176,7 @@ function normalizeSize(ink, width, height) {
   const top = Math.min(Math.max(roundHalfToEven(14 - centreY), 0), 28 - rows);
   const pixels = new Float32Array(784);
   small.forEach((value, k) => { pixels[(top + Math.floor(k / columns)) * 28 + left + k % columns] = value / most; });
-  return {pixels, size: {width: columns, height: rows}, place: {left, top}};
+  return pixels;
 }
 
 // ---- what NumPy, SciPy and Pillow do in Python
@@ -204,7 +204,7 @@ function percentile(values, percent) {
   return sorted[floor] + (position - floor) * (sorted[Math.min(floor + 1, sorted.length - 1)] - sorted[floor]);
 }
 
-// The box around all values above 0; null if there are none.
+// The box around all values above 0, of which there is at least one.
 function findBox(values, width, height) {
   let top = height, bottom = -1, left = width, right = -1;
   for (let y = 0; y < height; y++)
@@ -215,7 +215,7 @@ function findBox(values, width, height) {
       if (x < left) left = x;
       if (x > right) right = x;
     }
-  return bottom < 0 ? null : {left, top, width: right - left + 1, height: bottom - top + 1};
+  return {left, top, width: right - left + 1, height: bottom - top + 1};
 }
 
 // The box of each numbered part, and how many of its pixels are on each side of the border, in all.
