@@ -175,5 +175,5 @@ SELECTION = {
 
 STUDIES = REPORTS | EXPLANATIONS | SELECTION
 # These are not shown until their runs are there.
-UNFINISHED = ["learning_rate_regularization", "original_values"]
+UNFINISHED = []
 SHOWN = [name for name in STUDIES if name not in UNFINISHED]
