@@ -113,9 +113,11 @@ def run(
         except DivergenceError as error:
             failure = error
             record["failed"] = str(error)
-    record["history"] = history
-    record["seconds"] = earlier_seconds + time.perf_counter() - started
-    record["finished"] = datetime.now(UTC).isoformat(timespec="seconds")
+    record |= {
+        "history": history,
+        "seconds": earlier_seconds + time.perf_counter() - started,
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
     recorded = True
     if file is not None and not reduction:
         recorded = _save(file, record, setup.tested_model)

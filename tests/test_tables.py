@@ -19,7 +19,7 @@ from src.evidence.original import ORIGINAL
 from src.evidence.rows import load_rows, study_rows
 from src.evidence.studies import STUDIES, UNFINISHED
 from src.evidence.study import Study
-from src.evidence.values import facts_table, named_values, quote_row
+from src.evidence.values import CHOSEN, facts_table, named_values, quote_row
 from src.experiments import AUGMENTATION, BASIC, REGULARIZATION, STEPS
 
 ROWS = cache(load_rows)
@@ -327,7 +327,7 @@ def test_the_gains_of_sentences_are_found_by_another_way():
             expected = as_difference(values, others)
             assert f"| step {number} minus the original's, {name} (pp) | {expected}" in facts
         earlier = selection.EARLIER_STEP_2 if number == 2 else selection.EARLIER_STEP_3
-        chosen = replace(STEPS[step], split="validation")
+        chosen = STUDIES[f"decision_{step}"].experiments[CHOSEN[f"decision_{step}"]]
         new_seeds = (find_accuracies("study.jsonl", recipe)[0][5:] for recipe in (chosen, earlier))
         expected = as_difference(*new_seeds)
         name = f"chosen minus earlier step {number}, seeds 6 to 10, lowest (pp)"
