@@ -26,8 +26,9 @@ from src.training import test as evaluate
 @pytest.mark.parametrize("kind", KINDS)
 def test_digits_with_the_faults_of_peoples_pictures_are_read(kind, tmp_path):
     paths = [save(KINDS[kind](digit, digit % 3), tmp_path, digit) for digit in range(10)]
-    results, _, errors = read_files(paths)
+    results, digits, errors = read_files(paths)
     assert errors == []
+    assert [digit.box for digit in digits] == [read_digit(path).box for path in paths]
     wrong = [number for number, result in enumerate(results) if result["digit"] != number]
     assert len(wrong) <= 1, wrong  # at present one, in pencil on squared paper
 

@@ -18,8 +18,9 @@ from src.store import load_records
 from src.training import DivergenceError, predict
 
 
-def test_a_run_is_one_record(tiny, output):
+def test_a_run_is_one_record(tiny, output, capsys):
     model, record = run(tiny, 7, "cpu", verbose=False)
+    assert capsys.readouterr().out == ""
     (recorded,) = load_records(output / "runs.jsonl").values()
     assert recorded == json.loads(json.dumps(record))
     assert recorded["recipe"] == json.loads(json.dumps(asdict(tiny)))

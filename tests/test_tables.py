@@ -340,8 +340,9 @@ def test_new_seeds_are_those_above_five_even_if_another_is_missing(evidence):
     earlier = study.experiments[study.reference]
     for seed in (1, 3, 4, 5, 6, 7):
         rest = {"seconds": 1, "threads": 1}
-        save(earlier, seed, history(*[99.0] * 5), **rest)
-        save(chosen, seed, history(*[99.5 if seed > 5 else 99.1] * 5), **rest)
+        save(earlier, seed, history(*[99 + seed / 100] * 5), **rest)
+        gain = 0.5 if seed > 5 else 0.1
+        save(chosen, seed, history(*[99 + gain + seed / 100] * 5), **rest)
     values = named_values(load_rows())
     assert values["decision_augmentation/new seeds/size"] == "0.50"
 
