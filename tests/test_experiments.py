@@ -136,7 +136,7 @@ def test_a_run_with_uncommitted_code_is_not_published(tiny, output, evidence, mo
         publish()
         fault = "with uncommitted code: commit src and run again"
         if commit is None:
-            fault = "outside a git clone: run them again in a clone"
+            fault = "outside a git clone: run again in a clone"
         assert f"not published: basic, seed 1, made {fault}\n" in capsys.readouterr().err
     assert not any(evidence.iterdir())
 

@@ -281,6 +281,14 @@ def cells_of(study):
     return [line.strip("| ").split(" | ") for line in lines]
 
 
+def check_study(name, recipes, seeds=None):
+    """The rows of a study are those of these recipes, each with ten seeds."""
+    for recipe, cells in zip(recipes, cells_of(name), strict=True):
+        lowest, last = find_accuracies("study.jsonl", recipe, seeds)
+        assert len(lowest) == 10
+        check_row(cells, lowest, last)
+
+
 @pytest.mark.parametrize("recipe", STEPS.values(), ids=lambda recipe: recipe.name)
 def test_the_headlines_are_found_by_another_way(recipe):
     lowest, last = find_accuracies("study.jsonl", recipe)
@@ -357,10 +365,7 @@ def test_step_3_without_a_part_is_found_by_another_way():
         replace(step_3, scheduler_args=REGULARIZATION.scheduler_args),
         *(with_optimizer(step_3, lr=0.1), with_optimizer(step_3, lr=0.4)),
     ]
-    for recipe, row in zip(recipes, cells_of("leave_one_out"), strict=True):
-        lowest, last = find_accuracies("study.jsonl", recipe)
-        assert len(lowest) == 10
-        check_row(row, lowest, last)
+    check_study("leave_one_out", recipes)
 
 
 def test_the_learning_rates_are_found_by_another_way():
@@ -375,10 +380,9 @@ def test_the_learning_rates_are_found_by_another_way():
     assert f"({learn} of {len(last)} seeds learn)" in row[1]
     step_2 = replace(REGULARIZATION, split="validation")
     rates = 0.05, 0.1, 0.2, 0.4
-    for rate, cells in zip(rates, cells_of("learning_rate_regularization"), strict=True):
-        lowest, last = find_accuracies("study.jsonl", with_optimizer(step_2, lr=rate))
-        assert len(lowest) == 10 and cells[0] == str(rate)
-        check_row(cells, lowest, last)
+    name = "learning_rate_regularization"
+    assert [cells[0] for cells in cells_of(name)] == [str(rate) for rate in rates]
+    check_study(name, [with_optimizer(step_2, lr=rate) for rate in rates])
 
 
 def test_the_values_of_the_original_are_found_by_another_way():
@@ -395,10 +399,7 @@ def test_the_values_of_the_original_are_found_by_another_way():
         *(replace(adam, model_args={"dropout": rate}) for rate in (0.05, 0.1)),
         *(replace(adam, scheduler_args={"step_size": n, "gamma": 0.1}) for n in (3, 9)),
     ]
-    for recipe, cells in zip(recipes, cells_of("original_values"), strict=True):
-        lowest, last = find_accuracies("study.jsonl", recipe)
-        assert len(lowest) == 10
-        check_row(cells, lowest, last)
+    check_study("original_values", recipes)
 
 
 def test_the_parts_are_found_by_another_way():
@@ -473,11 +474,8 @@ def test_the_gap_between_test_set_and_folds_is_found_by_another_way():
 
 
 def test_the_runs_on_fewer_images_are_found_by_another_way():
-    rows = cells_of("fewer_images")
-    for split, row in zip(["test", FEWER_IMAGES], rows, strict=True):
-        lowest, last = find_on_split(split, 10)
-        assert len(lowest) == 10
-        check_row(row, lowest, last)
+    recipes = [AUGMENTATION, replace(AUGMENTATION, split=FEWER_IMAGES)]
+    check_study("fewer_images", recipes, seeds=10)  # of a hundred
 
 
 def test_the_comments_beside_the_recipes_hold_what_was_measured():

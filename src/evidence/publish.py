@@ -83,7 +83,7 @@ def _publish_benchmark() -> None:
 def _explain_uncommitted(record: dict) -> tuple[str, str]:
     """Why a record of uncommitted code is not published, and what to do."""
     if record.get("commit") is None:
-        return "made outside a git clone", "run them again in a clone"
+        return "made outside a git clone", "run again in a clone"
     return "made with uncommitted code", "commit src and run again"
 
 
