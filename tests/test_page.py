@@ -46,7 +46,8 @@ def javascript():
           const steps = explain(map, network.layers.filter(l => l.out)[number], channel, x, y);
           return {...steps, shown: map.data[(channel * map.height + y) * map.width + x]}; };
         const readPicture = (colours, w, h) => {
-          const digit = readDigit(colours.map(channel => Float32Array.from(channel)), w, h);
+          const [red, green = red, blue = red] = colours.map(channel => Float32Array.from(channel));
+          const digit = readDigit([red, green, blue], w, h);
           return digit && {...digit, pixels: Array.from(digit.pixels)}; };
         const readDrawing = ink => normalizeInk(Float32Array.from(ink), 100, 100);
         const compared = (pixels, digit, rival) => {
@@ -140,8 +141,11 @@ def test_a_pixel_counts_as_the_patches_that_hold_it(javascript, mnist):
 def test_a_picture_is_prepared_as_in_digits_py(number, kind, javascript, tmp_path):
     path = save(KINDS[kind](number % 10, number % 3), tmp_path)
     expected, colours = read_digit(path), read_colours(path)
-    channels = colours.reshape(-1, 3).T.tolist()
-    found = javascript.call("readPicture", channels, colours.shape[1], colours.shape[0])
+    channels = colours.reshape(-1, 3).T
+    if (channels == channels[0]).all():  # grey: one channel is passed on faster than three
+        channels = channels[:1]
+    height, width = colours.shape[:2]
+    found = javascript.call("readPicture", channels.tolist(), width, height)
     assert found["doubts"] == expected.doubts
     assert tuple(found["box"].values()) == expected.box
     difference = torch.tensor(found["pixels"]) - expected.pixels.flatten()
