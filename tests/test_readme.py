@@ -110,6 +110,15 @@ def test_a_sentence_that_names_a_picture_draws_none(copy):
     assert report.check() == []
 
 
+def test_a_new_line_of_the_log_that_the_pattern_leaves_out_is_named(monkeypatch):
+    format_log = tables.format_log
+    changed = lambda record: format_log(record).replace("\nTest set", "\nRate: 0.1\nTest set")
+    monkeypatch.setattr(tables, "format_log", changed)
+    faults = [fault for fault in report.check() if "README" not in fault]
+    assert len(faults) == len(report.NOTEBOOKS)
+    assert all("matches the pattern of report._log_lines" in fault for fault in faults)
+
+
 def test_a_notebook_holds_the_label_of_a_picture_that_it_draws():
     label = report.draw("scheduler").get_label()
     notebook = report.NOTEBOOKS["regularization"].read_text(encoding="utf-8")
