@@ -65,4 +65,5 @@ def test_a_study_of_a_step_compares_with_the_step():
     for name in STUDIES.keys() - selection.STUDIES.keys() - with_adam:
         study = STUDIES[name]
         if study.reference not in (None, "the row above"):
-            assert study.experiments[study.reference] in steps, f"{name}: {study.reference}"
+            reference = study.experiments[study.reference]
+            assert reference in steps, f"{name}: {study.reference!r} is not the recipe of a step"

@@ -251,7 +251,10 @@ def test_a_study_that_is_told_to_end_ends_with_its_workers(tmp_path):
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert errors.splitlines()[-1].endswith("Interrupted. Run the same command again to resume.")
+    # On a busy machine, a process of joblib's may warn after our line.
+    (line,) = [line for line in errors.splitlines() if "Interrupted" in line]
+    assert line.endswith("Interrupted. Run the same command again to resume.")
+    assert "Traceback" not in errors
     with pytest.raises(ProcessLookupError):  # nobody is left of this session
         for _ in range(100):
             os.killpg(process.pid, 0)
