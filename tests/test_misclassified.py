@@ -9,6 +9,14 @@ from src.evidence import misclassified
 from src.evidence.rows import first_ten_records, load_rows
 
 
+@pytest.fixture
+def step_3():
+    """Step 3 with its runs."""
+    row = load_rows(["augmentation"])["augmentation"]["augmentation"]
+    assert row.records, "step 3 has no runs: python -m src study augmentation, and report"
+    return row
+
+
 def test_the_images_that_every_run_misclassifies_have_their_most_frequent_prediction():
     runs = [{1: 7, 5: 3, 9: 0}, {5: 8, 1: 7, 2: 2}, {9: 0, 1: 4, 5: 8}]
     assert list(misclassified.shared_by_all(runs).items()) == [(1, 7), (5, 8)]
@@ -25,8 +33,8 @@ def test_a_vote_is_wrong_unless_the_digit_has_most_votes():
     assert misclassified.count_errors_of_vote(runs) == 2  # of three apart, none has most
 
 
-def test_the_recorded_vote_is_that_of_the_predictions(mnist):
-    records = first_ten_records(load_rows(["augmentation"]))
+def test_the_recorded_vote_is_that_of_the_predictions(mnist, step_3):
+    records = first_ten_records({"augmentation": {"augmentation": step_3}})
     assert [record["seed"] for record in records] == list(range(1, 11))
     labels = mnist[1][1].numpy()
     predictions = np.tile(labels, (len(records), 1))
@@ -43,10 +51,10 @@ def test_the_recorded_vote_is_that_of_the_predictions(mnist):
     assert misclassified.count_errors_of_vote(runs) == wrong > 0
 
 
-def test_a_run_that_diverged_has_no_errors_to_compare():
-    row = load_rows(["augmentation"])["augmentation"]["augmentation"]
+def test_a_run_that_diverged_has_no_errors_to_compare(step_3):
     failed = {"seed": 1, "failed": "batch 3: the loss is not finite", "history": []}
-    rows = {"augmentation": {"augmentation": replace(row, records=[failed, *row.records[1:]])}}
+    row = replace(step_3, records=[failed, *step_3.records[1:]])
+    rows = {"augmentation": {"augmentation": row}}
     assert [record["seed"] for record in first_ten_records(rows)] == list(range(2, 12))
 
 
