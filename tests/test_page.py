@@ -399,6 +399,7 @@ BARS = [[(0.2, 0), (0.2, 1)], [(0.8, 0), (0.8, 1)]]
         (BARS, (), "several parts"),
         ([[(0, 0)]], (100, 100), "no digit?"),
         (STROKES[0], (20, 110, 120, 160), "touches the border"),
+        (STROKES[0], (20, 50, 160, 160), "touches the border"),
     ],
 )
 def test_a_drawing_is_doubted_as_a_picture_is(strokes, box, doubt, opened):
