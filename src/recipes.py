@@ -31,7 +31,6 @@ OPTIMIZERS = {
         optim.RMSprop,
         optim.Adagrad,
         optim.Adadelta,
-        optim.Rprop,
     )
 }
 FUSED = ("SGD", "Adam", "AdamW")  # their fused implementation is faster: it is the default here
@@ -50,6 +49,8 @@ SCHEDULERS = {
         lr_scheduler.CyclicLR,
     )
 }
+# What PyTorch and torchvision raise for a wrong argument.
+REFUSALS = (TypeError, ValueError, LookupError, RuntimeError, ArithmeticError, AssertionError)
 
 
 class RecipeError(InputError):
@@ -170,7 +171,7 @@ def _as_recipe_error(name: str, value: object) -> Iterator[None]:
     """Turn what PyTorch or torchvision refuses into a RecipeError that names field and value."""
     try:
         yield
-    except (TypeError, ValueError, LookupError, RuntimeError, ArithmeticError) as error:
+    except REFUSALS as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise RecipeError(f"{name}={_format_value(value)}: {reason}") from error
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from src.experiments import AUGMENTATION, BASIC, REGULARIZATION, STEPS, prepare, run
 from src.models import MODELS, Net, count_parameters
-from src.recipes import OPTIMIZERS, RecipeError, build_model
+from src.recipes import OPTIMIZERS, RecipeError, build_model, build_optimizer
 
 
 @pytest.mark.parametrize(
@@ -30,6 +30,19 @@ def test_every_optimizer_that_is_offered_moves_every_weight(optimizer, smoke, ou
     assert all(not torch.equal(start[name], value) for name, value in model.state_dict().items())
 
 
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_every_optimizer_uses_the_rate_that_a_scheduler_sets(optimizer):
+    weight = torch.nn.Parameter(torch.ones(1))
+    recipe = replace(BASIC, optimizer=optimizer, optimizer_args={"lr": 0.1})
+    built = build_optimizer(recipe, [weight])
+    for rate in (0.1, 0.1, 0.0):
+        before = weight.clone()
+        built.param_groups[0]["lr"] = rate
+        weight.grad = torch.ones(1)
+        built.step()
+    assert torch.equal(weight, before), f"{optimizer} moves the weights at a rate of 0"
+
+
 @pytest.mark.parametrize(
     "field, value, message",
     [
@@ -42,6 +55,7 @@ def test_every_optimizer_that_is_offered_moves_every_weight(optimizer, smoke, ou
         ("optimizer", "adam", "optimizer='adam': choose one of SGD, Adam"),
         ("optimizer_args", {"lr": -0.1}, "'lr': -0.1}: Invalid learning rate"),
         ("optimizer_args", {"lr": "fast"}, "'lr': 'fast'}: "),
+        ("optimizer_args", {"fused": False, "capturable": True}, "'capturable': True}: "),
         ("optimizer_args", {"foreach": True}, "optimizer_args={'fused': True, 'foreach': True}: "),
         ("optimizer_args", {"lr": torch.tensor(1.0)}, "type Tensor is not JSON serializable"),
         ("optimizer_args", None, "optimizer_args=None: must be a dict"),
