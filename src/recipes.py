@@ -50,7 +50,14 @@ SCHEDULERS = {
     )
 }
 # What PyTorch and torchvision raise for a wrong argument.
-REFUSALS = (TypeError, ValueError, LookupError, RuntimeError, ArithmeticError, AssertionError)
+ARGUMENT_ERRORS = (
+    TypeError,
+    ValueError,
+    LookupError,
+    RuntimeError,
+    ArithmeticError,
+    AssertionError,
+)
 
 
 class RecipeError(InputError):
@@ -171,7 +178,7 @@ def _as_recipe_error(name: str, value: object) -> Iterator[None]:
     """Turn what PyTorch or torchvision refuses into a RecipeError that names field and value."""
     try:
         yield
-    except REFUSALS as error:
+    except ARGUMENT_ERRORS as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise RecipeError(f"{name}={_format_value(value)}: {reason}") from error
 

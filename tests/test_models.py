@@ -5,8 +5,8 @@ import torch
 
 from src.models import MODELS, AugmentedNet, RegularizedNet, count_parameters
 
-# What each returns for the first digits, with its first weights, in training mode. Records name a
-# network, not its layers: a changed network needs a new name.
+# The first log-probabilities that each returns in training mode, with random weights of seed 1.
+# Records name a network, not its layers: a changed network needs a new name.
 OUTPUTS = {
     "BasicNet": [-2.42510, -2.04789, -2.49694, -2.34380],
     "RegularizedNet": [-2.50517, -2.40813, -2.16841, -2.17948],

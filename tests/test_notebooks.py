@@ -1,14 +1,13 @@
-"""The notebooks run wherever they are opened, hold the package's recipes, and are one clean run.
-
-nbformat and nbclient take a second to import, so only the functions that use them do so.
-"""
+"""The notebooks run wherever they are opened, hold the package's recipes, and are one clean run."""
 
 import asyncio
 import re
 import shutil
 import subprocess
 
+import nbformat
 import pytest
+from nbclient import NotebookClient
 
 from src.evidence.report import NOTEBOOKS, ROOT
 from src.experiments import STEPS
@@ -16,8 +15,6 @@ from src.recipes import Experiment
 
 
 def read(step):
-    import nbformat
-
     return nbformat.read(NOTEBOOKS[step], as_version=4)
 
 
@@ -50,8 +47,6 @@ PLACES = {"basic": "Notebooks", "regularization": ".", "augmentation": "src/evid
 
 async def execute(notebook, folder, **options):
     """Run a notebook in a folder; returns the outputs of its cells."""
-    from nbclient import NotebookClient
-
     resources = {"metadata": {"path": str(folder)}}
     client = NotebookClient(notebook, kernel_name="python3", resources=resources, **options)
     await client.async_execute()
@@ -125,8 +120,6 @@ def test_the_committed_notebook_is_one_clean_run(step):
 
 def run_set_up(folder, *addresses, then=""):
     """Run the set-up cell with each address in its form; returns what each printed, and errors."""
-    import nbformat
-
     (cell,) = {source(step)[0] for step in STEPS}  # the same in all three
     cells = []
     for address in addresses:
