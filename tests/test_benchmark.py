@@ -1,8 +1,11 @@
 """The benchmark compares pipelines that do the same work, and reports what it measured."""
 
+import time
+from multiprocessing.process import BaseProcess
+from types import SimpleNamespace
+
 import pytest
 import torch
-from torch.utils.data import DataLoader
 
 from src.data import normalize
 from src.evidence import benchmark, tables, usual_pipeline
@@ -52,16 +55,29 @@ def test_a_quick_benchmark_measures_both_pipelines_and_records_nothing(monkeypat
     assert not output.exists()
 
 
-def test_the_usual_pipeline_reads_each_batch_once(monkeypatch, root):
-    """A second iterator would read its first batches again, inside the measured time."""
-    started = []
-    iterate = DataLoader.__iter__
+def test_a_quick_benchmark_gives_the_seconds_of_a_whole_epoch():
+    seconds = {"basic": {benchmark.USUAL: [3.0, 3.0], benchmark.OURS: [1.0, 1.5]}}
+    machine = {"device_name": "x", "threads": 2, "torch": "2"}
+    table = tables.speed_table({**machine, "rounds": 2, "share": 0.1, "seconds": seconds})
+    assert "| 12.5 | 5,600 | 2.5 (2.0 to 3.0) |" in table
 
-    def count_iterators(loader):
-        started.append(len(loader.dataset))
-        return iterate(loader)
 
-    monkeypatch.setattr(DataLoader, "__iter__", count_iterators)
-    monkeypatch.setattr(usual_pipeline, "WORKERS", 0)
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # of Python 3.12 and newer
+def test_the_measured_epoch_of_the_usual_pipeline_starts_no_worker(monkeypatch, root):
+    """Where workers are spawned, each imports PyTorch for seconds."""
+    workers, counts = [], []
+    start = BaseProcess.start
+
+    def count_worker(process):
+        workers.append(process)
+        start(process)
+
+    def read_clock():
+        counts.append(len(workers))
+        return time.perf_counter()
+
+    monkeypatch.setattr(BaseProcess, "start", count_worker)
+    monkeypatch.setattr(usual_pipeline, "time", SimpleNamespace(perf_counter=read_clock))
+    monkeypatch.setattr(usual_pipeline, "WORKERS", 1)
     assert usual_pipeline.measure(BASIC, root, 0.01, "cpu") > 0
-    assert sorted(started) == [60, 100, 600]  # warm-up, test and training images
+    assert counts == [2, 2]  # for the training and the test images

@@ -14,6 +14,8 @@ from src.evidence.rows import Row
 from src.evidence.studies import STUDIES
 from src.evidence.study import Study
 from src.experiments import BASIC, STEPS
+from src.models import count_parameters
+from src.recipes import build_model
 
 
 @pytest.fixture(autouse=True)
@@ -174,6 +176,15 @@ def test_numbers_hide_neither_points_nor_numbers(second, numbers):
         for parameters, last in ((3_762, 99.5), second)
     ]
     (axes,) = pictures.parameters({"parameters": {}}, claims).axes
+    assert [text.get_text() for text in axes.texts[:-1]] == numbers
+
+
+@pytest.mark.parametrize("accuracy, numbers", [(99.12, []), (99.02, ["1"])])
+def test_a_number_does_not_hide_a_seed_of_ours(accuracy, numbers):
+    label, recipe = next(iter(STUDIES["parameters"].experiments.items()))
+    parameters = 0.92 * count_parameters(build_model(recipe))
+    claims = [{"parameters": parameters, "last": 99.1, "best": 99.1}]
+    (axes,) = pictures.parameters({"parameters": {label: row(label, [accuracy])}}, claims).axes
     assert [text.get_text() for text in axes.texts[:-1]] == numbers
 
 

@@ -8,6 +8,7 @@ import shutil
 import pytest
 from PIL import Image
 
+from src import store
 from src.demo import build_page
 from src.evidence import report, tables
 from src.experiments import REGULARIZATION, run
@@ -100,6 +101,16 @@ def test_check_names_everything_that_was_altered(copy):
         expected.append(f"Notebooks/{path.name}, its training log")
         path.write_text(text, encoding="utf-8")
     assert [fault.split(" does not")[0] for fault in report.check()] == expected
+
+
+def test_check_names_weights_that_are_not_those_of_the_record(copy, monkeypatch):
+    results = copy / "results"
+    private = shutil.ignore_patterns("local", ".lock")
+    shutil.copytree(store.EVIDENCE, results, ignore=private, dirs_exist_ok=True)
+    monkeypatch.setattr(store, "EVIDENCE", results)
+    shutil.copy(results / "basic.pt", results / "regularization.pt")
+    (fault,) = report.check()
+    assert fault.startswith("results/regularization.pt does not hold the weights of its record")
 
 
 def test_a_sentence_that_names_a_picture_draws_none(copy):

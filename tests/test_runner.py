@@ -46,10 +46,11 @@ def seeds(rows):
     return [[record["seed"] for record in row.records] for row in rows]
 
 
-def test_a_smoke_test_of_a_study_saves_nothing(output, study, smoke):
+def test_a_smoke_test_of_a_study_saves_nothing_and_says_so(output, study, smoke, capsys):
     study("one", {"a": BASIC}, seeds=1)
     run_studies(["one"], jobs=1, device="cpu")
     assert not any(path.is_file() for path in output.rglob("*"))
+    assert "none is recorded" in capsys.readouterr().err
 
 
 def test_a_study_runs_what_is_missing_and_shares_common_runs(tiny, study, cli, output):

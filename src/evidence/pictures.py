@@ -202,15 +202,17 @@ def _draw_accuracy_over(
     """
     figure, axes = plt.subplots(figsize=(9.6, 4.6))
     quantities = list(accuracies)
+    seeds = []
     for quantity, values in accuracies.items():
         positions = [quantity * 1.012**offset for offset in _stack(values)]
         axes.plot(positions, values, "o", ms=5, mfc="none", mec=BLUE)
+        seeds.extend(zip(positions, values, strict=True))
     axes.plot([], [], "o", ms=5, mfc="none", mec=BLUE, label="ours, one seed")
     means = [mean(values) for values in accuracies.values()]
     axes.plot(quantities, means, "-_", color=RED, ms=14, mew=2.5, label="ours, mean of the seeds")
     if claims:
         axes.plot(*zip(*claims), "x", color="black", ms=6, mew=1.5, label="others, as listed")
-        _write_numbers(axes, claims)
+        _write_numbers(axes, claims, [*claims, *seeds])
     axes.set(xlabel=xlabel, ylabel=ylabel, xscale="log")
     shown = [*quantities, *(quantity for quantity, _ in claims)]
     if shown:
@@ -222,21 +224,23 @@ def _draw_accuracy_over(
     return figure
 
 
-def _write_numbers(axes: Axes, points: Sequence[tuple[float, float]]) -> None:
-    """Write the number of each point, from 1, to its upper right; not where it would hide others.
+def _write_numbers(
+    axes: Axes, points: Sequence[Sequence[float]], drawn: Sequence[Sequence[float]]
+) -> None:
+    """Write the number of each point, from 1, to its upper right, unless it would hide something.
 
-    It would hide a point that is close to its upper right, or the number of a point close by.
+    It would hide a `drawn` point close to its upper right, or the number of a point close by.
     """
     numbered = []
     for number, (quantity, accuracy) in enumerate(points, 1):
-        offsets = [(math.log(x / quantity), y - accuracy) for x, y in points]
-        hides_point = any(0 < x < 0.12 and 0 < y < 0.08 for x, y in offsets)
-        close = [offsets[other - 1] for other in numbered]
-        hides_number = any(abs(x) < 0.09 and abs(y) < 0.05 for x, y in close)
+        hides_point = any(1 < x / quantity < 1.13 and 0 < y - accuracy < 0.08 for x, y in drawn)
+        hides_number = any(
+            0.92 < x / quantity < 1.09 and abs(y - accuracy) < 0.05 for x, y in numbered
+        )
         if not hides_point and not hides_number:
             position = quantity, accuracy
             axes.annotate(str(number), position, (5, 4), textcoords="offset points", fontsize=9)
-            numbered.append(number)
+            numbered.append(position)
 
 
 def robustness(networks: Mapping[str, Sequence[Curves]]) -> Figure:

@@ -20,7 +20,7 @@ from PIL import Image
 
 from .. import plots, store
 from ..demo import build_page
-from ..experiments import STEPS, find_reduction
+from ..experiments import STEPS, find_reduction, holds_weights
 from . import behaviour, pictures, tables
 from .compared import load_curves
 from .formats import format_mean
@@ -227,8 +227,16 @@ def check() -> list[str]:
         faults.append("results/behaviour.json")
     messages = [f"{name} {REPORT_AGAIN}" for name in faults]
     for step in STEPS:
+        messages += _check_weights(step)
         messages += _check_notebook(step, rows, values)
     return messages
+
+
+def _check_weights(step: str) -> list[str]:
+    path = store.EVIDENCE / f"{step}.pt"
+    if holds_weights(path, load_seed1_record(step)):
+        return []
+    return [f"results/{path.name} does not hold the weights of its record: use git checkout"]
 
 
 def _check_text(path: Path, rows: Rows, values: dict[str, str]) -> list[str]:

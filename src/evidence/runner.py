@@ -3,6 +3,7 @@
 A finished run is recorded in `study.jsonl` in `store.OUTPUT`; `report.write` publishes it.
 """
 
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -71,6 +72,8 @@ def run_studies(
     as its cluster has workers. Raises RuntimeError if no such cluster answers, if its workers
     cannot make these runs, or if one dies.
     """
+    if find_reduction():
+        print("MNIST_REDUCED is set: runs are shortened, and none is recorded", file=sys.stderr)
     torch_device = pick_device(device)
     runs = find_missing_runs(names, torch_device, seeds)
     jobs = jobs or (-1 if torch_device.type == "cpu" else 1)

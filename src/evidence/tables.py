@@ -228,9 +228,9 @@ def speed_table(record: Mapping) -> str:
         usual = measured[benchmark.USUAL]
         for name, seconds in measured.items():
             ratios = [other / own for other, own in zip(usual, seconds, strict=True)]
-            speed = 70_000 * record["share"] / mean(seconds)
+            epoch = mean(seconds) / record["share"]
             faster = f"{mean(ratios):.1f} ({min(ratios):.1f} to {max(ratios):.1f})"
-            lines.append([step, name, f"{mean(seconds):.1f}", f"{speed:,.0f}", faster])
+            lines.append([step, name, f"{epoch:.1f}", f"{70_000 / epoch:,.0f}", faster])
     return markdown_table(header, lines)
 
 

@@ -6,6 +6,7 @@ the networks and the hyperparameters are ours, none of the settings, loaders or 
 
 import time
 from collections.abc import Iterable
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -39,6 +40,7 @@ def make_loaders(
     train_set, test_set = (Subset(data, range(int(len(data) * share))) for data in sets)
     workers = WORKERS if workers is None else workers
     options = {"num_workers": workers, "pin_memory": torch.cuda.is_available()}
+    options["persistent_workers"] = workers > 0  # so that their start is part of the warm-up
     return (
         DataLoader(train_set, experiment.batch_size, shuffle=True, **options),
         DataLoader(test_set, batch_size=1000, **options),
@@ -89,9 +91,12 @@ def test(
 
 
 def measure(experiment: Experiment, root: Path, share: float, device: str) -> float:
-    """The seconds of an epoch, training and testing, after a warm-up on a tenth of the images."""
+    """The seconds of an epoch, training and testing.
+
+    The warm-up trains on a tenth of the batches and tests on all images; it starts the workers.
+    """
     train_loader, test_loader = make_loaders(experiment, root, share)
-    warm_up, _ = make_loaders(experiment, root, share / 10)
+    warm_up = islice(train_loader, len(train_loader) // 10)
     model: nn.Module = build_model(experiment).to(device)
     optimizer = OPTIMIZERS[experiment.optimizer](model.parameters(), **experiment.optimizer_args)
     average = None
@@ -99,8 +104,8 @@ def measure(experiment: Experiment, root: Path, share: float, device: str) -> fl
         update = get_ema_multi_avg_fn(experiment.ema_decay)
         average = AveragedModel(model, multi_avg_fn=update, use_buffers=True)
     train(model, device, warm_up, optimizer, average)
-    train_batches, test_batches = iter(train_loader), iter(test_loader)  # start their workers
+    test(average or model, device, test_loader)
     started = time.perf_counter()
-    train(model, device, train_batches, optimizer, average)
-    test(average or model, device, test_batches)
+    train(model, device, train_loader, optimizer, average)
+    test(average or model, device, test_loader)
     return time.perf_counter() - started
