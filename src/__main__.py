@@ -40,7 +40,7 @@ def study(args: argparse.Namespace) -> None:
         known = ", ".join(runner.STUDIES)
         raise ValueError(f"unknown study {unknown.pop()!r}: choose from {known}")
     if args.list:
-        print(runner.progress_table(names, pick_device(args.device)))
+        print(runner.progress_table(names, pick_device(args.device), args.seeds))
         return
     try:
         runner.run_studies(names, args.seeds, args.jobs, args.device, args.scheduler)
@@ -81,7 +81,10 @@ def predict(args: argparse.Namespace) -> None:
     if results or args.json:
         print(json.dumps(results) if args.json else "\n".join(lines))
     if args.show and results:
-        save_picture(results, digits, args.show)
+        try:
+            save_picture(results, digits, args.show)
+        except OSError as error:
+            errors.append(str(error))
     if errors:
         raise RuntimeError("\n".join(errors))
 
@@ -218,7 +221,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     _treat_as_interrupt("SIGTERM", "SIGHUP")
     try:
         args.call(args)
-        sys.stdout.flush()
+        if sys.stdout:  # None if it is closed
+            sys.stdout.flush()
     except BrokenPipeError:  # the reader, such as `head`, has left
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)

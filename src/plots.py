@@ -227,7 +227,7 @@ def curves(history: Sequence[Mapping], split: str = "test", target: float = 99.4
     loss.legend(fontsize=9)
     rates = [epoch["learning_rate"] for epoch in history]
     rate.plot(epochs, rates, "o", color=GREY, ms=4)
-    logarithmic = min(rates) < 0.02 * max(rates)
+    logarithmic = 0 < min(rates) < 0.02 * max(rates)
     if logarithmic:
         rate.set(yscale="log")
     else:

@@ -93,10 +93,10 @@ class Experiment:
     def __post_init__(self):
         for name, value in vars(self).items():
             try:
-                json.dumps(value)  # as the record will hold it
+                plain = json.loads(json.dumps(value))  # as the record holds it, without NumPy
             except (TypeError, ValueError) as error:
                 raise RecipeError(f"{name}: {error}") from None
-            object.__setattr__(self, name, deepfreeze(value))
+            object.__setattr__(self, name, deepfreeze(plain))
         if self.split == "fold 6":
             object.__setattr__(self, "split", "validation")
         _check_values(self)
@@ -166,7 +166,7 @@ def _check_parts(experiment: Experiment) -> None:
         build_optimizer(experiment, [weight]).step()
     with _as_recipe_error("scheduler_args", experiment.scheduler_args):
         optimizer = build_optimizer(experiment, [weight])  # as in a run, one without a step
-        scheduler = build_scheduler(experiment, optimizer, 100 * experiment.epochs)
+        scheduler = build_scheduler(experiment, optimizer, 997 * experiment.epochs)
         if scheduler:
             optimizer.step()  # before the scheduler's, or PyTorch warns
             for _ in range(experiment.epochs):
@@ -215,12 +215,17 @@ def build_scheduler(
 ) -> lr_scheduler.LRScheduler | None:
     """The learning-rate scheduler of a recipe, if it has one.
 
-    `steps` is the number of batches of the whole run.
+    `steps` is the number of batches of the whole run. Raises RecipeError if OneCycleLR would rise
+    over exactly one of them, where PyTorch divides by zero.
     """
     if experiment.scheduler is None:
         return None
     defaults = {}
     if experiment.scheduler == "OneCycleLR":
+        if experiment.scheduler_args.get("pct_start", 0.3) * steps == 1:
+            value = _format_value(experiment.scheduler_args)
+            rule = f"pct_start must not be exactly one of the {steps} steps of this run"
+            raise RecipeError(f"scheduler_args={value}: {rule}")
         defaults = {"max_lr": optimizer.param_groups[0]["lr"], "total_steps": steps}
     arguments = {**defaults, **experiment.scheduler_args}
     return SCHEDULERS[experiment.scheduler](optimizer, **arguments)

@@ -177,7 +177,8 @@ class Checkpoint:
 
     def __init__(self, record: dict, conditions: dict):
         run = f"{record_key(record)} {record['train_size']}"  # a shortened run has another file
-        name = f"{record['recipe']['name']}-{record['seed']}-{digest(run.encode())}.pt"
+        name = record["recipe"]["name"][:40]  # a longer one may be too long for a file
+        name = f"{name}-{record['seed']}-{digest(run.encode())}.pt"
         self.path = OUTPUT / ".checkpoints" / name
         self.conditions = conditions
         self.warned = False
@@ -206,7 +207,7 @@ class Checkpoint:
             fault = "was saved with other code, or another PyTorch, processor or number of threads"
         except FileNotFoundError:
             return None, []
-        except PermissionError as error:
+        except (PermissionError, NotADirectoryError) as error:
             fault = f"cannot be read ({error.strerror})"
         except Exception:  # whatever damaged bytes make the unpickler raise
             fault = "is damaged"

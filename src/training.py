@@ -147,8 +147,9 @@ class MovingAverage:
         """Move the averages towards the values that `model` has after a batch."""
         n = self.batches
         decay = min(self.decay, (1 + n) / (10 + n)) if n else 0.0
-        averages = self.model.state_dict().values()
-        for average, value in zip(averages, model.state_dict().values(), strict=True):
+        averages = [*self.model.parameters(), *self.model.buffers()]  # each once, even if shared
+        values = [*model.parameters(), *model.buffers()]
+        for average, value in zip(averages, values, strict=True):
             if average.is_floating_point():
                 average.lerp_(value, 1 - decay)  # decay * average + (1 - decay) * value
             else:

@@ -70,6 +70,11 @@ def test_a_reader_that_leaves_ends_the_command_quietly(capsys, monkeypatch, same
     assert ended.value.code == 1 and capsys.readouterr().err == ""
 
 
+def test_a_closed_output_is_no_error(monkeypatch, same_signals):
+    monkeypatch.setattr(sys, "stdout", None)
+    __main__.main(["study", "--list", "basic"])
+
+
 @pytest.mark.parametrize(
     "words, status, message",
     [

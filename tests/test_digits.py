@@ -180,6 +180,28 @@ def test_the_photograph_of_a_phone_may_hold_a_second_picture(tmp_path):
     assert read_files([path])[0][0]["digit"] == 3
 
 
+@pytest.mark.parametrize("kind", ["16 bits", "16 bits, big-endian", "NaN", "infinite", "turned"])
+def test_the_kinds_of_tiff_that_instruments_write_are_read(kind, tmp_path):
+    path, options = tmp_path / "seven.tif", {}
+    image = clean(7)
+    grey = np.asarray(image.convert("L"))
+    if kind.startswith("16 bits"):
+        image = Image.fromarray(grey.astype("<u2" if kind == "16 bits" else ">u2") * 9)
+    elif kind == "turned":
+        narrow = image.crop((image.width // 5, 0, image.width, image.height))
+        image = narrow.rotate(90, expand=True)
+        # Pillow 13.0 garbles a turned TIFF that is not compressed.
+        options = {"tiffinfo": {274: 6}, "compression": "tiff_lzw"}
+    else:
+        values = grey.astype(np.float32)
+        values[0, 0] = np.nan if kind == "NaN" else np.inf
+        image = Image.fromarray(values)
+    image.save(path, **options)
+    (result,), (digit,), _ = read_files([path])
+    assert result["digit"] == 7
+    assert digit.picture.shape == (200, 160 if kind == "turned" else 200)  # half of the image
+
+
 def test_heic_is_read_with_pillow_heif(tmp_path):
     pytest.importorskip("pillow_heif")
     path = tmp_path / "three.heic"
@@ -191,8 +213,9 @@ def test_any_file_name_can_be_shown_with_any_settings_of_matplotlib(tmp_path):
     results, digits, _ = read_files([save(clean(3), tmp_path, "$3^")])
     with matplotlib.rc_context({"text.usetex": True}):
         save_picture(results, digits, tmp_path / "seen.png")
-    results[0]["file"] = str(save(clean(3), tmp_path, "$3^$"))
-    save_picture(results, digits, tmp_path / "seen.png")
+    for name in ("$3^$.png", "not UTF-8 \udcff.png"):
+        results[0]["file"] = name
+        save_picture(results, digits, tmp_path / "seen.png")
 
 
 @settings(max_examples=30)
@@ -222,11 +245,13 @@ def test_predict_on_the_command_line(cli, tmp_path):
     assert [tuple(line.split()[:2]) for line in done.out.splitlines()] == [*zip(files, "37")]
     with Image.open(tmp_path / "seen.png") as seen:
         assert seen.width > 300
-    done = cli("predict", *files, "--show", tmp_path / "none" / "seen.png")
+    missing, folder = tmp_path / "none.png", tmp_path / "none"
+    done = cli("predict", *files, missing, "--show", folder / "seen.png")
     assert done.status == 1 and len(done.out.splitlines()) == 2  # nothing is lost
-    done = cli("predict", "--json", *files, tmp_path / "none.png")
+    assert f"{missing} does not exist\n" in done.err and f"'{folder / 'seen.png'}'" in done.err
+    done = cli("predict", "--json", *files, missing)
     assert done.status == 1
-    assert done.err == f"python -m src: {tmp_path / 'none.png'} does not exist\n"
+    assert done.err == f"python -m src: {missing} does not exist\n"
     for result, digit in zip(json.loads(done.out), (3, 7), strict=True):
         assert result["digit"] == digit != result["runner_up"]
         assert len(result["probabilities"]) == 10

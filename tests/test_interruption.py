@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -193,6 +193,23 @@ def test_a_checkpoint_that_may_not_be_read_is_not_called_damaged(interrupted, ca
     monkeypatch.setattr(torch, "load", refuse)
     run(BASIC, verbose=False)
     assert "cannot be read (Permission denied): starting over" in capsys.readouterr().err
+
+
+def test_a_checkpoint_that_cannot_exist_is_not_called_damaged(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(store, "OUTPUT", tmp_path / "file")
+    store.OUTPUT.write_text("no folder")
+    monkeypatch.setenv("MNIST_REDUCED", "1")
+    run(BASIC, verbose=False)
+    assert "is damaged" not in capsys.readouterr().err
+
+
+def test_the_longest_name_has_a_checkpoint(output, tiny):
+    recipe = replace(tiny, name=100 * "字")
+    record = {"recipe": asdict(recipe), "seed": 2**62, "train_size": 60_000}
+    record |= {"device": "cpu", "torch": torch.__version__}
+    checkpoint = store.Checkpoint(record, {})
+    checkpoint.save({}, [{"epoch": 1}])
+    assert checkpoint.load() == ({}, [{"epoch": 1}])
 
 
 def test_changed_code_has_another_hash(monkeypatch):

@@ -60,6 +60,8 @@ def test_the_curves_leave_out_the_first_epochs_below():
     assert accuracy.get_ylim()[0] == 98
     assert drawn(rate) == [[0.1, 0.01, 0.001, 0.0001]] and rate.get_yscale() == "log"
     assert plots.curves(history(98, 99)).axes[2].get_yscale() == "linear"
+    run[3]["learning_rate"] = 0  # a logarithmic axis would leave it out
+    assert plots.curves(run).axes[2].get_yscale() == "linear"
 
 
 def test_a_reliability_diagram_counts_by_hand():

@@ -1,9 +1,11 @@
 """Recipes: what they accept, and what they refuse in one line when they are made."""
 
+import io
 import pickle
 from copy import deepcopy
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -142,6 +144,22 @@ def test_a_mistake_in_the_code_of_a_model_keeps_its_traceback(monkeypatch):
     monkeypatch.setitem(MODELS, "Broken", Broken)
     with pytest.raises(NameError, match="undefined"):
         replace(BASIC, model="Broken")
+
+
+def test_numbers_of_numpy_become_plain_ones_which_a_checkpoint_can_hold():
+    recipe = replace(BASIC, optimizer_args={"lr": np.logspace(-3, -2, 2)[0]})
+    file = io.BytesIO()
+    torch.save(prepare(recipe, limit=1).optimizer.state_dict(), file)
+    file.seek(0)
+    assert torch.load(file, weights_only=True)["param_groups"][0]["lr"] == pytest.approx(0.001)
+
+
+def test_a_rise_over_exactly_one_step_is_refused_when_the_steps_are_known():
+    recipe = replace(AUGMENTATION, epochs=1, scheduler_args={"pct_start": 0.01})
+    assert prepare(recipe, limit=1000).scheduler  # 8 steps
+    message = r"'pct_start': 0.01}: pct_start must not be exactly one of the 100 steps"
+    with pytest.raises(RecipeError, match=message):
+        prepare(replace(recipe, batch_size=1), limit=100)
 
 
 def test_a_recipe_draws_no_random_numbers():

@@ -63,6 +63,7 @@ def test_a_study_runs_what_is_missing_and_shares_common_runs(tiny, study, cli, o
     study("longer", {"a": tiny}, seeds=1)
     lines = "one      2 of   2 runs   ?\nlonger   1 of   1 runs   ?\n"
     assert cli("study", "--list", "one", "longer").out == lines
+    assert cli("study", "--list", "one", "--seeds", "3").out == "one   3 of   6 runs   ?\n"
     assert seeds(study_rows("one")) == [[], []]  # what is run is the reader's
     for _ in range(2):  # the second time, nothing is new
         publish()

@@ -109,6 +109,17 @@ def test_the_moving_average_warms_up_to_its_decay():
             assert averaged.item() == pytest.approx(expected.item(), rel=1e-5)
 
 
+def test_a_layer_that_is_used_twice_is_averaged_once():
+    layer = torch.nn.Linear(1, 1)
+    model = torch.nn.Sequential(layer, layer)
+    average = MovingAverage(model, 0.9)
+    torch.nn.init.constant_(layer.weight, 0)
+    average.update(model)
+    torch.nn.init.constant_(layer.weight, 1)
+    average.update(model)
+    assert average.model[0].weight.item() == pytest.approx(1 - 2 / 11)
+
+
 def test_a_loss_that_is_not_finite_is_an_error_of_every_loop(mnist):
     (images, labels), _ = mnist
     batches = [(images[:100], labels[:100])] * 3

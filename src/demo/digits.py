@@ -104,11 +104,16 @@ def save_picture(results: Iterable[dict], digits: Iterable[Digit], path: Path | 
         around[:, [0, 1, -2, -1]] = 1
         images += [torch.from_numpy(framed), digit.pixels]
         text = f"{result['digit']} ({100 * result['confidence']:.1f} %), next {result['runner_up']}"
-        rows.append(f"{result['file'][-30:]}\nPrediction: {text}")
+        name = result["file"].encode(errors="backslashreplace").decode()  # it may not be UTF-8
+        rows.append(f"{name[-30:]}\nPrediction: {text}")
     # A file's name may hold a $, which is no formula.
-    with matplotlib.rc_context({"text.parse_math": False, "text.usetex": False}):
+    options = {"text.parse_math": False, "text.usetex": False}
+    # A constrained layout takes minutes for some hundred images.
+    options |= {"figure.constrained_layout.use": False}
+    options |= {"figure.subplot.bottom": 0, "figure.subplot.top": 1, "figure.subplot.left": 0.55}
+    with matplotlib.rc_context(options):
         figure = plots.digits(images, columns=2, rows=rows)
-        figure.savefig(path)
+        figure.savefig(path, bbox_inches="tight")
     plt.close(figure)
 
 
@@ -166,6 +171,12 @@ def describe_file(path: Path | str) -> str:
     return "not a readable image"
 
 
+def find_range(values: np.ndarray) -> tuple[float, float]:
+    """The lowest and the highest of the finite values; 0 and 0 if there are none."""
+    finite = values[np.isfinite(values)]
+    return (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
+
+
 @np.errstate(invalid="ignore")  # NaN in files of floating-point numbers
 def reduce_image(image: Image.Image) -> np.ndarray:
     """Red, green, blue and alpha in [0, 1], of shape (height, width, 4), as `read_colours` says.
@@ -177,15 +188,18 @@ def reduce_image(image: Image.Image) -> np.ndarray:
     width, height = image.size
     if width * height * (1 if image.mode in ("1", "L", "P") else 4) > MAX_BYTES:
         raise MemoryError(f"{width} × {height} pixels")
+    image.load()
+    width, height = image.size  # older versions of Pillow turn a TIFF when they load it
     factor = math.ceil(max(image.size) / MAX_SIZE)
     step = factor * max(1, 2**20 // (width * factor))
     # These modes have no fixed range: theirs is the image's own.
-    low, high = image.getextrema() if image.mode[0] in "IF" else (0, 0)
+    low, high = find_range(np.asarray(image)) if image.mode[0] in "IF" else (0, 0)
     strips = []
     for top in range(0, height, step):
         strip = image.crop((0, top, width, min(top + step, height)))
         if 0 < high - low < np.inf:
-            values = np.nan_to_num(np.asarray(strip, np.float64), nan=low)
+            values = np.asarray(strip, np.float64)
+            values = np.nan_to_num(values, nan=low, posinf=high, neginf=low)
             strip = Image.fromarray(np.uint8(255 * (values - low) / (high - low)))
         strips.append(strip.convert("RGBA").convert("RGBa").reduce(factor))
     small = Image.fromarray(np.concatenate(strips))

@@ -46,14 +46,17 @@ def find_missing_runs(
     return list(found.values())
 
 
-def progress_table(names: Iterable[str], device: torch.device) -> str:
-    """A line for each study: how many of its runs are recorded, and its question."""
+def progress_table(names: Iterable[str], device: torch.device, seeds: int | None = None) -> str:
+    """A line for each study: how many of its runs are recorded, and its question.
+
+    `seeds` replaces the number of seeds of each study.
+    """
     names = list(names)
     width = max(map(len, names), default=0)
     lines = []
     for name in names:
-        total = len(STUDIES[name].runs())
-        recorded = total - len(find_missing_runs([name], device))
+        total = len(STUDIES[name].runs(seeds))
+        recorded = total - len(find_missing_runs([name], device, seeds))
         lines.append(f"{name:{width}} {recorded:3} of {total:3} runs   {STUDIES[name].question}")
     return "\n".join(lines)
 
