@@ -148,6 +148,16 @@ def test_a_picture_is_prepared_as_in_digits_py(number, kind, javascript, tmp_pat
     assert difference.abs().max() < 0.02  # at most 0.007 at present
 
 
+@pytest.mark.parametrize("width", [69, 90, 111])
+def test_a_symmetrical_digit_is_centred_as_in_digits_py(width, javascript, tmp_path):
+    image = Image.new("L", (200, 200), 255)  # its centre of mass lies between two pixels
+    ImageDraw.Draw(image).ellipse((100 - width // 2, 30, 100 + width // 2, 170), None, 0, 14)
+    path = save(image, tmp_path)
+    expected, colours = read_digit(path).pixels.flatten(), read_colours(path)
+    found = javascript.call("readPicture", colours.reshape(-1, 3).T.tolist(), 200, 200)
+    assert (torch.tensor(found["pixels"]) - expected).abs().max() < 0.02
+
+
 def test_what_an_eraser_left_over_is_no_digit(javascript):
     ink = [0.25 if 100 <= k < 120 else 0 for k in range(10_000)]
     assert javascript.call("readDrawing", ink) is None
@@ -173,6 +183,13 @@ def test_the_page_is_small_and_complete():
 def test_a_network_that_misreads_many_images_makes_no_larger_page():
     few, many = (build_page.make({"accuracy": "99", "seeds": "9"}, range(n)) for n in (40, 500))
     assert few == many and '"misread": 36' in few
+
+
+def test_hidden_files_of_editors_do_not_matter(tmp_path, monkeypatch):
+    parts = shutil.copytree(build_page.PARTS, tmp_path / "page")
+    (parts / ".page.js.swp").write_bytes(b"\x84")
+    monkeypatch.setattr(build_page, "PARTS", parts)
+    assert "<html" in build_page.make({"accuracy": "99", "seeds": "9"}, range(40))
 
 
 @pytest.mark.parametrize("part", ['"weights": "', '"pixels": "', '"mean": ', "function forward("])
@@ -434,6 +451,10 @@ def test_an_erased_image_is_empty(opened):
     for x in range(10):
         draw(opened, [[(x / 9, 0), (x / 9, 1)]], 0, 0, 200, 200, pen=44)
     assert line(opened) == EMPTY and opened.is_hidden("#products")
+    opened.click("#eraser")
+    draw(opened, STROKES[5], 100, 10, 70, 90, pen=14)  # a drawing like any other
+    assert read_digit_of(opened) == 5
+    assert opened.inner_text("#preparation").startswith("The drawing is scaled")
 
 
 def test_a_finger_draws_and_does_not_scroll(open_page):
@@ -915,6 +936,39 @@ def test_the_half_of_a_picture_is_refused_even_where_the_browser_shows_it(open_p
         wait_for(tab, f"half.{kind} {NO_IMAGE}")
         drop(tab, f"whole.{kind}", whole, f"image/{kind}")
         wait_for(tab, "The picture shows no digit")
+
+
+def test_a_middle_click_keeps_the_drawing(opened):
+    draw(opened, STROKES[7])
+    before = line(opened)
+    opened.click("h1", button="middle")  # on Linux, this pastes
+    opened.evaluate(
+        "document.body.dispatchEvent(new ClipboardEvent('paste', "
+        "{clipboardData: new DataTransfer(), bubbles: true}))"
+    )
+    assert line(opened) == before
+
+
+def test_the_question_after_back_is_the_one_that_is_answered(opened):
+    opened.select_option("#winner", "5")
+    opened.goto("about:blank")
+    opened.go_back()
+    digit = opened.locator("#winner option:checked").inner_text()[0]
+    assert f"the logit of {digit} " in opened.inner_text("main")
+
+
+def test_a_long_file_name_does_not_widen_the_page(open_page):
+    tab = open_page(**PHONE)
+    drop(tab, f"{20 * '1234567_'}n.heic", b"no image")
+    wait_for(tab, "1234567_")
+    assert tab.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+
+
+def test_shortcuts_of_the_browser_stay_its_own(opened):
+    press_alt = "element => element.dispatchEvent(new KeyboardEvent('keydown', "
+    press_alt += "{key: 'ArrowLeft', altKey: true, bubbles: true, cancelable: true}))"
+    for place in ("#seen", "#layers", "#images"):
+        assert opened.locator(place).evaluate(press_alt), f"{place} takes Alt+←, which means Back"
 
 
 def test_bad_input_ends_in_a_clear_line(opened):

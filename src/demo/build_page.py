@@ -44,7 +44,8 @@ def make(numbers: Mapping[str, str], misread: Sequence[int]) -> str:
         "images": [{"index": index, "label": labels[index].item()} for index in chosen],
         "misread": len(misread),
     }
-    texts = {path.name: path.read_text(encoding="utf-8").strip() for path in PARTS.glob("*.*")}
+    parts = PARTS.glob("[!.]*.*")  # without the hidden files of editors
+    texts = {path.name: path.read_text(encoding="utf-8").strip() for path in parts}
     parameters = sum(layer.get("parameters", 0) for layer in layers)
     texts |= {**numbers, "parameters": f"{parameters:,}"}
     texts["data"] = json.dumps(data)

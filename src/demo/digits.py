@@ -234,8 +234,9 @@ def normalize_size(ink: np.ndarray) -> torch.Tensor:
     method = Image.Resampling.BOX if longest > 20 else Image.Resampling.BILINEAR
     small = np.asarray(Image.fromarray(np.float32(ink)).resize((width, height), method))
     small = small / small.max()
-    starts = (round(14 - float(centre)) for centre in ndimage.center_of_mass(small))
-    top, left = (min(max(start, 0), 28 - n) for start, n in zip(starts, small.shape))
+    # To three decimals first, so that rounding errors do not decide a tie.
+    starts = (round(14 - float(centre), 3) for centre in ndimage.center_of_mass(small))
+    top, left = (min(max(round(start), 0), 28 - n) for start, n in zip(starts, small.shape))
     digit = torch.zeros(1, 28, 28)
     digit[0, top : top + height, left : left + width] = torch.from_numpy(small)
     return digit

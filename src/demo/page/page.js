@@ -74,8 +74,9 @@ function paintFramed(canvas, values, size, box) {
 
 // The pixel of a canvas at which an event is.
 function pixelAt(event, size) {
-  const area = event.target.getBoundingClientRect(), within = part => clamp(Math.floor(part * size), size);
-  return {x: within((event.clientX - area.left) / area.width), y: within((event.clientY - area.top) / area.height)};
+  const area = event.target.getBoundingClientRect(), border = event.target.clientLeft;
+  const within = (place, length) => clamp(Math.floor((place - border) / (length - 2 * border) * size), size);
+  return {x: within(event.clientX - area.left, area.width), y: within(event.clientY - area.top, area.height)};
 }
 
 const clamp = (value, size) => Math.min(Math.max(value, 0), size - 1);
@@ -444,7 +445,7 @@ function prepareInk({ink, exact}) {
 
 function describePaper({canvas, exact, number, own}) {
   const prepared = "is scaled to 20 × 20 pixels, and its centre of mass is put in the middle, as in MNIST. Thin strokes are widened.";
-  if (canvas) return `The digit in the frame ${prepared}`;
+  if (canvas) return `The digit in the picture ${prepared}`;
   if (!exact) return `The drawing ${prepared}`;
   if (number === undefined) return "The image, changed here.";
   return `Test image ${DATA.images[number].index}, ${own ? "changed here" : "unchanged"}.`;
@@ -508,6 +509,7 @@ function extendStroke(event) {
 function copyPaper() {
   const {ink = new Float32Array(SIDE ** 2), exact, found, number, own} = paper;
   if (!own && !erasing()) return {ink: new Float32Array(SIDE ** 2), own: true};
+  if (!ink.some(value => value > 0)) return {ink: ink.slice(), own: true};  // erased: nothing of the image is left
   return {ink: ink.slice(), exact: exact || Boolean(found), number, own: true};
 }
 
@@ -580,6 +582,7 @@ byId("strokes").addEventListener("click", event => {
 byId("seen").addEventListener("focus", renderSeen);
 byId("seen").addEventListener("blur", renderSeen);
 byId("seen").addEventListener("keydown", event => {
+  if (event.ctrlKey || event.metaKey || event.altKey) return;
   const [dx, dy] = ARROWS[event.key] ?? [0, 0];
   if (dx || dy) cursor = {x: clamp(cursor.x + dx, 28), y: clamp(cursor.y + dy, 28)};
   else if (event.key === " " || event.key === "Enter") switchPixel(cursor);
@@ -685,7 +688,10 @@ document.addEventListener("drop", event => {
   event.preventDefault();
   openPicture(event.dataTransfer.files[0]);
 });
-document.addEventListener("paste", event => openPicture(event.clipboardData.files[0]));
+document.addEventListener("paste", event => {
+  const [file] = event.clipboardData.files;
+  if (file) openPicture(file);  // on Linux, a middle click pastes, too: mostly nothing
+});
 
 // ---- test images
 

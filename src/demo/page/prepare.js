@@ -172,8 +172,10 @@ function normalizeSize(ink, width, height) {
   const most = highest(small), mass = sum(small);
   const centreX = sum(small.map((value, k) => value * (k % columns))) / mass;
   const centreY = sum(small.map((value, k) => value * Math.floor(k / columns))) / mass;
-  const left = Math.min(Math.max(roundHalfToEven(14 - centreX), 0), 28 - columns);
-  const top = Math.min(Math.max(roundHalfToEven(14 - centreY), 0), 28 - rows);
+  const [left, top] = [[centreX, columns], [centreY, rows]].map(([centre, length]) => {
+    const start = Math.round(1000 * (14 - centre)) / 1000;  // so that rounding errors do not decide a tie
+    return Math.min(Math.max(roundHalfToEven(start), 0), 28 - length);
+  });
   const pixels = new Float32Array(784);
   small.forEach((value, k) => { pixels[(top + Math.floor(k / columns)) * 28 + left + k % columns] = value / most; });
   return pixels;
