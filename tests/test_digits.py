@@ -242,13 +242,14 @@ def test_predict_on_the_command_line(cli, tmp_path):
     files = [str(save(clean(digit), tmp_path, digit)) for digit in (3, 7)]
     done = cli("predict", *files, "--show", tmp_path / "seen.png")
     assert done.status == 0, done.err
-    assert [tuple(line.split()[:2]) for line in done.out.splitlines()] == [*zip(files, "37")]
+    lines = [tuple(line.split("  ")[:2]) for line in done.out.splitlines()]
+    assert lines == [*zip(files, "37")]
     with Image.open(tmp_path / "seen.png") as seen:
         assert seen.width > 300
     missing, folder = tmp_path / "none.png", tmp_path / "none"
     done = cli("predict", *files, missing, "--show", folder / "seen.png")
     assert done.status == 1 and len(done.out.splitlines()) == 2  # nothing is lost
-    assert f"{missing} does not exist\n" in done.err and f"'{folder / 'seen.png'}'" in done.err
+    assert f"{missing} does not exist\n" in done.err and repr(str(folder / "seen.png")) in done.err
     done = cli("predict", "--json", *files, missing)
     assert done.status == 1
     assert done.err == f"python -m src: {missing} does not exist\n"
