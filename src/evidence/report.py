@@ -151,7 +151,8 @@ def write() -> None:
     New weights of step 3 are measured, which takes half a minute: see `behaviour`.
     """
     if find_reduction():
-        print("MNIST_REDUCED is set: nothing is published or written", file=sys.stderr)
+        message = "MNIST_REDUCED is set: nothing is published or written"
+        print(f"{message}; git checkout Notebooks restores ours", file=sys.stderr)
         return
     publish()
     behaviour.update()
