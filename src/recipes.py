@@ -166,7 +166,8 @@ def _check_parts(experiment: Experiment) -> None:
         build_optimizer(experiment, [weight]).step()
     with _as_recipe_error("scheduler_args", experiment.scheduler_args):
         optimizer = build_optimizer(experiment, [weight])  # as in a run, one without a step
-        scheduler = build_scheduler(experiment, optimizer, 997 * experiment.epochs)
+        steps = 997 * experiment.epochs  # of which no usual pct_start is exactly one
+        scheduler = build_scheduler(experiment, optimizer, steps)
         if scheduler:
             optimizer.step()  # before the scheduler's, or PyTorch warns
             for _ in range(experiment.epochs):

@@ -9,7 +9,7 @@ import torch
 
 from src.data import normalize
 from src.evidence import benchmark, tables, usual_pipeline
-from src.experiments import AUGMENTATION, BASIC, REGULARIZATION
+from src.experiments import AUGMENTATION, BASIC, REGULARIZATION, STEPS
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +53,23 @@ def test_a_quick_benchmark_measures_both_pipelines_and_records_nothing(monkeypat
     rows = tables.speed_table(record).splitlines()[2:]
     assert len(rows) == 2 and rows[0].endswith("| 1.0 (1.0 to 1.0) |")
     assert not output.exists()
+
+
+def test_only_a_whole_benchmark_of_all_steps_is_recorded(output, monkeypatch):
+    monkeypatch.setattr(benchmark, "extract_mnist", lambda _: None)
+    monkeypatch.setattr(benchmark, "_measure_in_new_process", lambda *_: 1.0)
+    for steps, quick in ((["basic"], False), ([*STEPS], True), ([*STEPS], False)):
+        benchmark.benchmark(steps, 1, quick, "cpu")
+        assert (output / "bench.json").exists() == (steps == [*STEPS] and not quick)
+
+
+def test_all_images_are_measured_and_the_average_is_part_of_it(monkeypatch):
+    calls = []
+    count = lambda *args, **parts: calls.append((len(args[2].images), bool(parts.get("average"))))
+    monkeypatch.setattr(benchmark, "train", count)
+    monkeypatch.setattr(benchmark, "test", count)
+    benchmark.measure_ours(AUGMENTATION, None, 0.1, "cpu")
+    assert calls == [(600, True), (6_000, True), (1_000, False)]  # warm-up, training, test
 
 
 def test_a_quick_benchmark_gives_the_seconds_of_a_whole_epoch():

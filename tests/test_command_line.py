@@ -10,6 +10,7 @@ from drawings import clean, save
 
 import src
 from src import __main__, experiments
+from src.evidence import benchmark, report, runner, tables
 from src.evidence.report import README
 
 
@@ -44,6 +45,30 @@ def test_train_passes_every_option_on(cli, monkeypatch):
     (((experiment, *args), options),) = called
     assert (experiment.name, experiment.epochs, *args) == ("basic", 2, 3, "mps")
     assert options == {"fresh": True}
+
+
+def test_train_has_the_defaults_that_its_help_names(cli, monkeypatch):
+    called = []
+    monkeypatch.setattr(experiments, "run", lambda *args, **options: called.append((args, options)))
+    cli("train", "basic")
+    assert called == [((experiments.BASIC, 1, None), {"fresh": False})]
+
+
+def test_study_and_bench_pass_every_option_on(cli, monkeypatch):
+    called = []
+    monkeypatch.setattr(runner, "run_studies", lambda *args: called.append(args))
+    monkeypatch.setattr(benchmark, "benchmark", lambda *args: called.append(args))
+    monkeypatch.setattr(tables, "speed_table", lambda _: "")
+    device = ("--device", "cpu")
+    cli("study", "basic", "--seeds", 3, "--jobs", 2, *device, "--scheduler", "tcp://x")
+    cli("bench", "basic", "--rounds", 4, "--quick", *device)
+    assert called == [(["basic"], 3, 2, "cpu", "tcp://x"), (["basic"], 4, True, "cpu")]
+
+
+def test_what_does_not_agree_is_an_exit_status(cli, monkeypatch):
+    monkeypatch.setattr(report, "check", lambda: ["README.md does not agree"])
+    done = cli("report", "--check")
+    assert (done.status, done.err) == (1, "python -m src: README.md does not agree\n")
 
 
 def test_a_terminal_that_cannot_encode_everything_shows_escapes(

@@ -165,3 +165,14 @@ def test_random_affine_draws_from_torchvisions_ranges(monkeypatch):
         )
         assert sorted(mine)[::500] == pytest.approx(sorted(reference)[::500], abs=width / 20)
     assert torch.equal(shift, shift.round())  # whole pixels, as torchvision's
+
+
+def test_a_batch_is_interpolated_as_the_recipe_says(mnist):
+    images, labels = (part[:100] for part in mnist[0])
+    augment = RandomAffine(degrees=20, interpolation="bilinear")
+    generator = torch.Generator().manual_seed(1)
+    order = torch.randperm(100, generator=generator)
+    expected = affine(images[order], augment.matrices(100, 28, generator), "bilinear")
+    generator.manual_seed(1)
+    ((found, _),) = Loader(images, labels, 100, generator, augment, normalized=False)
+    torch.testing.assert_close(found, expected)

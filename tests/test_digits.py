@@ -202,6 +202,15 @@ def test_the_kinds_of_tiff_that_instruments_write_are_read(kind, tmp_path):
     assert digit.picture.shape == (200, 160 if kind == "turned" else 200)  # half of the image
 
 
+def test_a_turned_photograph_is_turned_back(tmp_path):
+    exif = Image.Exif()
+    exif[274] = 6
+    path = tmp_path / "seven.jpg"
+    clean(7).crop((80, 0, 400, 400)).rotate(90, expand=True).save(path, exif=exif)
+    (result,), (digit,), _ = read_files([path])
+    assert result["digit"] == 7 and digit.picture.shape == (200, 160)
+
+
 def test_heic_is_read_with_pillow_heif(tmp_path):
     pytest.importorskip("pillow_heif")
     path = tmp_path / "three.heic"

@@ -12,7 +12,7 @@ from src import experiments, provenance, store
 from src.data import Loader
 from src.errors import FileError, InputError
 from src.evidence.publish import publish
-from src.experiments import BASIC, STEPS, load_model, run
+from src.experiments import AUGMENTATION, BASIC, STEPS, load_model, run
 from src.models import BasicNet
 from src.store import load_records
 from src.training import DivergenceError, predict
@@ -212,3 +212,22 @@ def test_every_published_record_names_a_clean_commit():
         assert records
         for record in records.values():
             assert re.fullmatch(r"[0-9a-f]{10}", record["commit"]), record["recipe"]["name"]
+
+
+def test_of_an_averaged_network_the_average_is_saved_and_its_errors_are_recorded(
+    few_images, output, mnist, monkeypatch
+):
+    step = replace(AUGMENTATION, epochs=2, batch_size=25)
+    monkeypatch.setitem(STEPS, "augmentation", step)
+    model, record = run(step, 1, "cpu", verbose=False)
+    saved = torch.load(output / "augmentation.pt", weights_only=True)
+    assert all(torch.equal(saved[name], value) for name, value in model.state_dict().items())
+    images, labels = (part[:IMAGES] for part in mnist[1])
+    found, _ = predict(model, torch.device("cpu"), Loader(images, labels))
+    wrong = (found != labels).nonzero().flatten().tolist()
+    assert record["errors"] == [[index, found[index].item()] for index in wrong]
+
+
+def test_the_log_names_the_images_of_the_split(smoke, output, capsys):
+    run(replace(BASIC, split="validation"))
+    assert "Validation: Average loss: " in capsys.readouterr().out

@@ -186,6 +186,20 @@ def test_an_unusable_checkpoint_is_reported_and_the_run_starts_over(
     assert line.startswith(f"{interrupted.name} {reason}") and line.endswith(": starting over")
 
 
+@pytest.mark.parametrize("changed", [{"device_name": "another"}, {"threads": 99}])
+def test_a_run_of_another_machine_is_not_resumed(changed, interrupted, monkeypatch, capsys):
+    here = experiments.environment
+    monkeypatch.setattr(experiments, "environment", lambda device: here(device) | changed)
+    run(BASIC, verbose=False)
+    assert "was saved with other code, or another PyTorch, processor" in capsys.readouterr().err
+
+
+def test_a_shortened_run_has_another_checkpoint():
+    record = {"recipe": asdict(BASIC), "seed": 1, "device": "cpu", "torch": torch.__version__}
+    paths = {store.Checkpoint({**record, "train_size": size}, {}).path for size in (8_000, 60_000)}
+    assert len(paths) == 2
+
+
 def test_a_checkpoint_that_may_not_be_read_is_not_called_damaged(interrupted, capsys, monkeypatch):
     def refuse(*_, **__):
         raise PermissionError(13, "Permission denied")
@@ -236,6 +250,7 @@ def test_a_record_names_the_code_that_was_imported_not_a_later_edit(tmp_path):
         subprocess.run([*git, *words], check=True, capture_output=True)
     (package / ".DS_Store").write_text("of no module")
     code = """
+from importlib import reload
 from src import device, models, provenance
 def describe():
     commit = provenance.environment(device.pick_device('cpu'))['commit']
@@ -243,6 +258,7 @@ def describe():
 before = describe()
 (provenance.PACKAGE / 'training.py').write_text('broken')
 assert describe() == before
+assert reload(provenance).COMMIT == before[0] + '-dirty'
 print(before[0])
 """
     command = [sys.executable, "-c", code]

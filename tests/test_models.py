@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from src.models import MODELS, AugmentedNet, RegularizedNet, count_parameters
+from src.models import MODELS, AugmentedNet, RegularizedNet, block, count_parameters
 
 # The first log-probabilities that each returns in training mode, with random weights of seed 1.
 # Records name a network, not its layers: a changed network needs a new name.
@@ -41,3 +41,15 @@ def test_dropout_drops_in_training_only():
     assert not torch.equal(model(images), model(images))
     model.eval()
     assert torch.equal(model(images), model(images))
+
+
+def test_dropout_drops_single_values():
+    torch.manual_seed(1)
+    dropout = block(1, 8, batch_norm=False, dropout=0.5)[2]
+    maps = dropout(torch.ones(4, 8, 10, 10))
+    assert set(maps[0, 0].unique().tolist()) == {0, 2}  # of one map, some values and not others
+
+
+def test_batch_normalisation_can_be_left_out():
+    layers = RegularizedNet(batch_norm=False).modules()
+    assert not any(isinstance(layer, torch.nn.BatchNorm2d) for layer in layers)

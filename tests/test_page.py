@@ -136,12 +136,17 @@ def test_a_pixel_counts_as_the_patches_that_hold_it(javascript, mnist):
     assert found == pytest.approx((changes / covered.clamp(min=1)).flatten().tolist(), abs=1e-3)
 
 
+def read_picture(javascript, path):
+    """What the page finds in an image file."""
+    colours = read_colours(path)
+    channels = colours.reshape(-1, 3).T.tolist()
+    return javascript.call("readPicture", channels, colours.shape[1], colours.shape[0])
+
+
 @pytest.mark.parametrize("number, kind", list(enumerate(KINDS)))
 def test_a_picture_is_prepared_as_in_digits_py(number, kind, javascript, tmp_path):
     path = save(KINDS[kind](number % 10, number % 3), tmp_path)
-    expected, colours = read_digit(path), read_colours(path)
-    channels = colours.reshape(-1, 3).T.tolist()
-    found = javascript.call("readPicture", channels, colours.shape[1], colours.shape[0])
+    expected, found = read_digit(path), read_picture(javascript, path)
     assert found["doubts"] == expected.doubts
     assert tuple(found["box"].values()) == expected.box
     difference = torch.tensor(found["pixels"]) - expected.pixels.flatten()
@@ -153,8 +158,7 @@ def test_a_symmetrical_digit_is_centred_as_in_digits_py(width, javascript, tmp_p
     image = Image.new("L", (200, 200), 255)  # its centre of mass lies between two pixels
     ImageDraw.Draw(image).ellipse((100 - width // 2, 30, 100 + width // 2, 170), None, 0, 14)
     path = save(image, tmp_path)
-    expected, colours = read_digit(path).pixels.flatten(), read_colours(path)
-    found = javascript.call("readPicture", colours.reshape(-1, 3).T.tolist(), 200, 200)
+    expected, found = read_digit(path).pixels.flatten(), read_picture(javascript, path)
     assert (torch.tensor(found["pixels"]) - expected).abs().max() < 0.02
 
 

@@ -113,6 +113,30 @@ def test_check_names_weights_that_are_not_those_of_the_record(copy, monkeypatch)
     assert fault.startswith("results/regularization.pt does not hold the weights of its record")
 
 
+def test_write_publishes_first_and_mends_what_check_names(copy, monkeypatch):
+    order = []
+
+    load_rows = report.load_rows
+
+    def load_and_note():
+        order.append("load_rows")
+        return load_rows()
+
+    monkeypatch.setattr(report, "publish", lambda: order.append("publish"))
+    monkeypatch.setattr(report.behaviour, "update", lambda: order.append("update"))
+    monkeypatch.setattr(report, "load_rows", load_and_note)
+    path = copy / "README.md"
+    text = path.read_text(encoding="utf-8")
+    path.write_text(altered(text, text.index("/mean last -->")), encoding="utf-8")
+    build_page.PAGE.write_text("old", encoding="utf-8")
+    (copy / "images" / "steps.png").unlink()
+    with monkeypatch.context() as quick:
+        quick.setattr(report, "PICTURES", {"steps": report.PICTURES["steps"]})
+        report.write()
+    assert order == ["publish", "update", "load_rows"]
+    assert report.check() == []
+
+
 def test_a_sentence_that_names_a_picture_draws_none(copy):
     for path in report.NOTEBOOKS.values():
         notebook = json.loads(path.read_text(encoding="utf-8"))

@@ -7,6 +7,7 @@ import matplotlib.pyplot as plt
 import pytest
 import torch
 import torch.nn.functional as F
+from torchvision.transforms import InterpolationMode, functional
 
 from src import provenance, store
 from src.evidence import compared, pictures, publish, robustness, tables
@@ -18,6 +19,15 @@ from src.experiments import load_model
 def close():
     yield
     plt.close("all")
+
+
+@pytest.mark.parametrize("name, angle, shear", [("rotation", 20, 0), ("shear", 0, 20)])
+def test_rotation_and_shear_are_torchvisions(name, angle, shear, mnist):
+    images = mnist[1][0][:5]
+    bilinear = InterpolationMode.BILINEAR
+    expected = functional.affine(images, angle, [0, 0], 1.0, [shear, 0.0], bilinear)
+    found = robustness.distort(images, f"{name} (degrees)", 20)
+    torch.testing.assert_close(found, expected, atol=1e-3, rtol=0)
 
 
 def test_a_distortion_goes_in_both_directions_where_it_has_two(mnist):

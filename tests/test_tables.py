@@ -46,6 +46,14 @@ def one(evidence, monkeypatch):
     return save_all
 
 
+def test_a_missed_target_is_called_missed(evidence):
+    save(BASIC, 1, history(*[97.9] * 5))
+    save(AUGMENTATION, 1, history(99.5, 99.5, 99.5, 99.3, 99.5))
+    table = tables.results_table(load_rows())
+    assert "| 97.96 %: missed so far |" in table
+    assert "| every seed consistent: missed so far |" in table
+
+
 GOOD, LOW = history(98, 99.5, 99.5, 99.5, 99.5, 99.6), history(98, 99.5, 99.4, 99.5, 99.5, 99.5)
 BELOW, COLLAPSED = history(98, 99.5, 99.3, 99.5, 99.5, 99.5), history(10, 10, 10, 10, 10)
 

@@ -237,7 +237,7 @@ def _check_weights(step: str) -> list[str]:
     path = store.EVIDENCE / f"{step}.pt"
     if holds_weights(path, load_seed1_record(step)):
         return []
-    return [f"results/{path.name} does not hold the weights of its record: use git checkout"]
+    return [f"{_relative(path)} does not hold the weights of its record: use git checkout"]
 
 
 def _check_text(path: Path, rows: Rows, values: dict[str, str]) -> list[str]:

@@ -505,11 +505,11 @@ function extendStroke(event) {
   pointer.place = place;
 }
 
-// What a stroke changes: a copy of what is there. The pen starts anew where that is not the reader's own.
+// What a stroke changes: a copy of what is there. It starts anew if nothing is there; the pen also if that is not the reader's own.
 function copyPaper() {
   const {ink = new Float32Array(SIDE ** 2), exact, found, number, own} = paper;
-  if (!own && !erasing()) return {ink: new Float32Array(SIDE ** 2), own: true};
-  if (!ink.some(value => value > 0)) return {ink: ink.slice(), own: true};  // erased: nothing of the image is left
+  const blank = !ink.some(value => value > 0);
+  if (blank || !own && !erasing()) return {ink: new Float32Array(SIDE ** 2), own: true};
   return {ink: ink.slice(), exact: exact || Boolean(found), number, own: true};
 }
 
